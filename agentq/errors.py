@@ -1,0 +1,200 @@
+"""Everything agentq raises, as one tree.
+
+::
+
+    AgentQError
+    ├── DeclarationError         a task, step or app was declared wrongly
+    ├── InvalidArgument          a value given to a verb does not fit (names field, value, remedy)
+    │   ├── UnknownTask          no task of that name is registered here
+    │   └── PayloadTooLarge      an argument, result or snapshot is over the limit
+    ├── CodecError               a value cannot be written as, or read back from, typed JSON
+    ├── NotOpen                  the app was used outside ``async with aq:``
+    ├── KeyConflict              the same idempotency key came with other arguments
+    ├── NotFound                 no such run, worker or step
+    ├── StoreError               the store refused
+    │   ├── StoreUnavailable     …for now (temporary)
+    │   └── StoreIncompatible    …because its schema is newer than this agentq (permanent)
+    ├── RunError                 what ``handle.result()`` raises when there is no result
+    │   ├── RunFailed            the run failed for good
+    │   ├── RunCancelled         the run was cancelled
+    │   └── ResultTimeout        the run is not final yet
+    ├── PermanentError           raise it in a task or step: do not retry
+    │   ├── BudgetExceeded       steps, tokens or cost are used up
+    │   ├── JournalMismatch      the code no longer fits the journal of a run that it resumes
+    │   └── StepInterrupted      an ``at_most_once`` step may have happened; nobody knows
+    ├── TemporaryError           raise it in a task or step: retry, after ``retry_after`` seconds
+    ├── StepFailed               a step failed, its tries are used up (live and replayed alike)
+    │   └── StepTimeout          its last try took too long
+    ├── ChildFailed              a run that this run called failed or was cancelled
+    ├── WaitTimeout              ``wait_for`` timed out and had no default
+    └── RunTimeout               the run used up its running time
+        └── DeadlineExceeded     …or its wall-clock deadline
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentq.message import Failure
+
+
+class AgentQError(Exception):
+    """Root of every error that agentq raises."""
+
+
+class DeclarationError(AgentQError, TypeError):
+    """A task, step or app was declared in a way that can never work."""
+
+
+class InvalidArgument(AgentQError, ValueError):
+    """A value does not fit; the message names the field, the value and the remedy."""
+
+    def __init__(self, field: str, value: object, remedy: str) -> None:
+        """Name the ``field``, the offending ``value`` (shortened) and the ``remedy``."""
+        shown = repr(value)
+        if len(shown) > 120:  # noqa: PLR2004 - long enough to recognise a value, short enough for a line
+            shown = shown[:117] + "..."
+        super().__init__(f"{field}: {shown} does not fit; {remedy}")
+        self.field = field
+        self.remedy = remedy
+
+
+class UnknownTask(InvalidArgument):
+    """No task of that name is registered in this process."""
+
+
+class PayloadTooLarge(InvalidArgument):
+    """A value is over the size limit; keep it elsewhere and pass a reference."""
+
+
+class CodecError(AgentQError, ValueError):
+    """A value cannot be written as typed JSON, or typed JSON cannot be read as the annotation says."""
+
+
+class NotOpen(AgentQError, RuntimeError):
+    """The app is used before ``async with aq:`` opened it, or after it was closed."""
+
+
+class KeyConflict(AgentQError):
+    """The same idempotency key was used with other arguments; the first run stands."""
+
+    def __init__(self, key: str, run_id: str, before: str, now: str) -> None:
+        """Show both argument sets: those of the run that exists and those just given."""
+        super().__init__(
+            f"key: {key!r} already names run {run_id} with arguments {before}; now it came with {now}. "
+            "Use another key, or ask for the existing run by its id."
+        )
+        self.key = key
+        self.run_id = run_id
+
+
+class NotFound(AgentQError, LookupError):
+    """No such run, worker or step in this store."""
+
+
+class StoreError(AgentQError):
+    """The store refused an operation."""
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or is busy for now; the same call may succeed later."""
+
+
+class StoreIncompatible(StoreError):
+    """The store's schema was written by a newer agentq than this one."""
+
+
+class RunError(AgentQError):
+    """A run has no result to give."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        """Name the run."""
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunFailed(RunError):
+    """The run failed for good; ``failure`` says why, as data."""
+
+    def __init__(self, run_id: str, failure: Failure) -> None:
+        """Carry the recorded failure of ``run_id``."""
+        super().__init__(run_id, f"run {run_id} failed: {failure.type}: {failure.message}")
+        self.failure = failure
+
+
+class RunCancelled(RunError):
+    """The run was cancelled before it finished."""
+
+
+class ResultTimeout(RunError, TimeoutError):
+    """The run is not final yet; it goes on, only the waiting ended."""
+
+
+class PermanentError(AgentQError):
+    """Raise it (or a subclass) in a task or a step when trying again cannot help."""
+
+
+class BudgetExceeded(PermanentError):
+    """The run has used more steps, tokens or money than its budget allows."""
+
+
+class JournalMismatch(PermanentError):
+    """The code that resumes a run no longer fits what the run recorded."""
+
+
+class StepInterrupted(PermanentError):
+    """An ``at_most_once`` step was begun and its end was never recorded: it may or may not have happened."""
+
+
+class TemporaryError(AgentQError):
+    """Raise it in a task or a step to ask for another try, after ``retry_after`` seconds if given."""
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        """``retry_after`` is in seconds and overrides the policy's delay."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class StepFailed(AgentQError):
+    """A step's tries are used up. Raised alike when it happens and when it is replayed.
+
+    ``type`` is the name of the original exception's class (``"ValueError"``), ``message`` its text. The original
+    exception itself is ``__cause__`` only when it happened in this process; a replay cannot rebuild it, so decide by
+    ``type``, or catch the original inside the step.
+    """
+
+    def __init__(self, step: str, failure: Failure) -> None:
+        """Carry the recorded ``failure`` of ``step``."""
+        super().__init__(f"step {step!r} failed: {failure.type}: {failure.message}")
+        self.step = step
+        self.failure = failure
+        self.type = failure.type
+        self.message = failure.message
+
+
+class StepTimeout(StepFailed, TimeoutError):
+    """The last try of a step took longer than its timeout."""
+
+
+class ChildFailed(AgentQError):
+    """A run that this run called failed or was cancelled."""
+
+    def __init__(self, run_id: str, task: str, failure: Failure) -> None:
+        """Carry the recorded ``failure`` of the child ``run_id``."""
+        super().__init__(f"child run {run_id} ({task}) failed: {failure.type}: {failure.message}")
+        self.run_id = run_id
+        self.task = task
+        self.failure = failure
+
+
+class WaitTimeout(AgentQError, TimeoutError):
+    """A signal did not come in time and ``wait_for`` was given no default."""
+
+
+class RunTimeout(AgentQError, TimeoutError):
+    """The run used up its running time (waits and queues excluded)."""
+
+
+class DeadlineExceeded(RunTimeout):
+    """The run's wall-clock deadline passed; waiting counts too."""
