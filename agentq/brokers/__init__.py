@@ -1,0 +1,1 @@
+"""Where runs come in from other systems: one module for each broker."""
