@@ -8,8 +8,8 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from agentq.errors import DeclarationError, InvalidArgument
 
 NANOS = 10**9
-_MAX_DIGITS_BEFORE_POINT = 9
-"""Under ten billion dollars: sums of nano-dollars stay within the 64 bits of a database's integer."""
+_MAX_EXPONENT = 8
+"""Under a billion dollars: sums of nano-dollars stay within the 64 bits of a database's integer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +70,14 @@ def to_nanos(amount: Decimal | float | str) -> int:
     """Whole nano-dollars of an amount in USD, halves rounded up. A float counts as what it prints (0.1 is a tenth).
 
     Raises:
-        InvalidArgument: not a number, negative, not finite, or ten billion dollars and more.
+        InvalidArgument: not a number, negative, not finite, or a billion dollars and more.
     """
     try:
         exact = amount if isinstance(amount, Decimal) else Decimal(str(amount))
     except InvalidOperation:
         raise InvalidArgument("cost_usd", amount, 'give an amount such as Decimal("0.01")') from None
-    if not exact.is_finite() or exact < 0 or (exact and exact.adjusted() > _MAX_DIGITS_BEFORE_POINT):
-        raise InvalidArgument("cost_usd", amount, "give an amount from 0 to under 10,000,000,000 USD")
+    if not exact.is_finite() or exact < 0 or (exact and exact.adjusted() > _MAX_EXPONENT):
+        raise InvalidArgument("cost_usd", amount, "give an amount from 0 to under 1,000,000,000 USD")
     return int((exact * NANOS).to_integral_value(rounding=ROUND_HALF_UP))
 
 

@@ -71,7 +71,7 @@ def _permanent(error: BaseException) -> bool:
 
 def _retry_after(error: BaseException) -> float | None:
     if isinstance(error, errors.TemporaryError):
-        return error.retry_after
+        return None if error.retry_after is None else float(error.retry_after)
     carried = _carried(error)
     return carried.retry_after_s if carried else None
 
