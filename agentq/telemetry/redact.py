@@ -1,0 +1,56 @@
+"""Keep credentials out of everything that is shown: URLs, headers and keys in texts, fields that are named like secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+HIDDEN: Final = "***"
+
+_NAMES = (
+    "pass(?:word|wd|phrase)?",
+    "pwd",
+    "secret",
+    "token",
+    "(?:api|access|private)[_-]?key",
+    "credentials?",
+    "auth",
+    "sig(?:nature)?",
+)
+_SECRET = f"(?:{'|'.join(_NAMES)})"
+_SECRET_FIELD = re.compile(rf"(?:^|[_.-])(?:{_SECRET}|authorization|cookie)$", re.IGNORECASE)
+_PATTERNS: Final = (
+    # scheme://user:password@host, also a token in the place of the user
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#@'\"]*(?:@[^\s/?#@'\"]*)*@"), rf"\1{HIDDEN}@"),
+    # ?password=…&token=… in URLs, password=… in connection strings, "api_key": "…" in bodies
+    (re.compile(rf"(?i)([a-z0-9_.-]*{_SECRET}[\"']?\s*[=:]\s*[\"']?)(?!{re.escape(HIDDEN)})[^\s&;,\"'}}]+"), rf"\1{HIDDEN}"),
+    (re.compile(r"(?i)\b((?:bearer|basic)\s+)[a-z0-9._~+/=-]{8,}"), rf"\1{HIDDEN}"),
+    # Keys that are recognised by their shape: OpenAI and Anthropic, AWS, GitHub, Slack
+    (
+        re.compile(r"\b(?:sk-[A-Za-z0-9_-]{12,}|AKIA[A-Z0-9]{12,}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abprs]-[A-Za-z0-9-]{10,})"),
+        HIDDEN,
+    ),
+)
+
+
+def redact(text: str) -> str:
+    """Return ``text`` with what looks like a credential replaced by ``***``."""
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def redact_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy in which fields named like secrets are hidden and texts are redacted."""
+    return {key: HIDDEN if _SECRET_FIELD.search(key) else _clean(value) for key, value in fields.items()}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, BaseException):
+        return redact(f"{type(value).__name__}: {value}")
+    return value
