@@ -291,6 +291,8 @@ class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Task to code version, recorded when a run first starts."""
     suspects: bool = True
     """Whether runs whose last worker died may be handed out (they need a free isolated slot)."""
+    root: str | None = None
+    """Only the run with this id and those whose `Run.root_id` it is; None is any (`agentq run`, `agentq job --run`)."""
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):

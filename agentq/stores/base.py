@@ -78,7 +78,7 @@ class WorkerStore(Protocol):
         `suspect` if its journal has not grown since it was claimed; if it was already claimed as a suspect, that is a
         death. A run with the cancel flag, or past its deadline, is settled here without being handed out. Only tasks in
         ``tasks`` are returned; others stay. Each claim's epoch is the run's last epoch + 1, its token is fresh.
-        A worker that is cordoned or draining gets nothing.
+        A worker that is cordoned or draining gets nothing. With ``root`` set, only that run and its descendants are returned.
         """
         ...
 
