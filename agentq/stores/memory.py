@@ -1,0 +1,259 @@
+"""A store in this process's memory, for tests: the same promises as any other store, gone when it is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING, Self
+from weakref import WeakValueDictionary
+
+from agentq.clock import SystemClock
+from agentq.errors import NotFound
+from agentq.message import Census, QueueStats, RunState
+from agentq.stores.memory_worker import WorkerLedger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from agentq.clock import Clock
+    from agentq.message import (
+        Arrival,
+        Beat,
+        Chunk,
+        ClaimRef,
+        ClaimRequest,
+        Claims,
+        Command,
+        Entry,
+        Envelope,
+        Reply,
+        Run,
+        RunQuery,
+        Submitted,
+        Verdict,
+        Wait,
+        Worker,
+        Write,
+    )
+    from agentq.stores.memory_rows import Row
+
+PREFIX_CHARS = 4
+"""Shorter run id prefixes match nothing."""
+
+UNSEEN_LEASES = 3
+"""A worker that missed so many leases is left out of the census."""
+
+
+class _Bells:
+    """Ticks per topic, and who waits for the next one, in whichever event loop."""
+
+    def __init__(self) -> None:
+        self.ticks: dict[str, int] = defaultdict(int)
+        self.waiting: dict[str, set[tuple[asyncio.AbstractEventLoop, asyncio.Event]]] = defaultdict(set)
+
+    def ring(self, topics: Sequence[str]) -> None:
+        for topic in topics:
+            self.ticks[topic] += 1
+            waiting, self.waiting[topic] = self.waiting[topic], set()
+            for loop, event in waiting:
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(event.set)
+
+
+class _Place:
+    """What stores of the same name share: the rows, the bells and the lock around both."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.lock = threading.Lock()
+        self.ledger = WorkerLedger(clock)
+        self.bells = _Bells()
+
+
+_PLACES: WeakValueDictionary[str, _Place] = WeakValueDictionary()
+
+
+class MemoryStore:
+    """Fulfils `agentq.stores.base.Store`. Stores of the same ``name`` in one process share their rows."""
+
+    def __init__(self, name: str | None = None, *, clock: Clock | None = None) -> None:
+        """``clock`` is the machine's unless given; of stores that share a name the first one's clock counts."""
+        self._name = name
+        place = None if name is None else _PLACES.get(name)
+        self._place = _Place(clock or SystemClock()) if place is None else place
+        if name is not None:
+            _PLACES[name] = self._place
+        self._ledger = self._place.ledger
+        self._bells = self._place.bells
+        self._lock = self._place.lock
+
+    @property
+    def where(self) -> str:
+        """Where the data is, for people."""
+        return "memory" if self._name is None else f"memory:{self._name}"
+
+    @property
+    def shared(self) -> bool:
+        """Another process never sees this memory."""
+        return False
+
+    async def __aenter__(self) -> Self:
+        """Nothing to open."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Nothing to close; the rows live as long as a store that refers to them."""
+
+    async def submit(self, envelopes: Sequence[Envelope]) -> list[Submitted]:
+        """See `ProducerStore.submit`."""
+        with self._lock:
+            self._bells.ring(("work", "news"))
+            return self._ledger.submit(envelopes)
+
+    async def command(self, command: Command) -> Reply:
+        """See `ProducerStore.command`."""
+        with self._lock:
+            self._bells.ring(("work", "news"))
+            return self._ledger.command(command)
+
+    async def beat(self, worker: Worker, claims: Sequence[ClaimRef], lease_s: float) -> Beat:
+        """See `WorkerStore.beat`."""
+        with self._lock:
+            return self._ledger.beat(worker, claims, lease_s)
+
+    async def leave(self, worker_id: str) -> None:
+        """See `WorkerStore.leave`."""
+        with self._lock:
+            self._bells.ring(("work", "news"))
+            self._ledger.leave(worker_id)
+
+    async def claim(self, request: ClaimRequest) -> Claims:
+        """See `WorkerStore.claim`."""
+        with self._lock:
+            live = len(self._ledger.live)
+            claims = self._ledger.claim(request)
+            if len(self._ledger.live) < live:
+                self._bells.ring(("work", "news"))
+            elif claims.claims:
+                self._bells.ring(("news",))
+            return claims
+
+    async def write(self, write: Write) -> Verdict:
+        """See `WorkerStore.write`."""
+        with self._lock:
+            verdict = self._ledger.write(write)
+            self._bells.ring(("news", "work") if write.settle is not None or write.children else ("news",))
+            return verdict
+
+    async def inbox(self, run_ids: Sequence[str]) -> list[Arrival]:
+        """See `WorkerStore.inbox`."""
+        with self._lock:
+            return self._ledger.inbox(run_ids)
+
+    async def sweep(self, *, retention_s: float, limit: int = 1000) -> int:
+        """See `WorkerStore.sweep`."""
+        with self._lock:
+            return self._ledger.sweep(retention_s, limit)
+
+    async def runs(self, query: RunQuery) -> list[Run]:
+        """See `ReaderStore.runs`."""
+        with self._lock:
+            steady = self._ledger.clock.steady()
+            rows = sorted(self._ledger.rows.values(), key=lambda row: (row.base.submitted_at, row.order), reverse=True)
+            return [row.view(steady) for row in rows if _matches(row, query)][: query.limit]
+
+    async def journal(self, run_id: str, after: int = -1) -> list[Entry]:
+        """See `ReaderStore.journal`."""
+        with self._lock:
+            row = self._ledger.rows.get(run_id)
+            return [] if row is None else row.journal[after + 1 :]
+
+    async def waits(self, run_id: str) -> list[Wait]:
+        """See `ReaderStore.waits`."""
+        with self._lock:
+            row = self._ledger.rows.get(run_id)
+            return [] if row is None else list(row.waits.values())
+
+    async def stream(self, run_id: str, after: int = 0, limit: int = 1000) -> list[Chunk]:
+        """See `ReaderStore.stream`."""
+        with self._lock:
+            row = self._ledger.rows.get(run_id)
+            return [] if row is None else [chunk for chunk in row.chunks if chunk.offset > after][:limit]
+
+    async def census(self) -> Census:
+        """See `ReaderStore.census`."""
+        with self._lock:
+            wall, steady = self._ledger.clock.wall(), self._ledger.clock.steady()
+            queues: dict[str, list[Row]] = defaultdict(list)
+            for row in self._ledger.live.values():
+                queues[row.base.queue].append(row)
+            seen = self._ledger.workers.values()
+            return Census(
+                queues=tuple(_stats(queue, queues[queue], wall, steady) for queue in sorted(queues)),
+                workers=tuple(s.worker for s in seen if steady - s.at <= UNSEEN_LEASES * s.lease_s),
+            )
+
+    async def blob(self, sha: str) -> bytes:
+        """See `ReaderStore.blob`."""
+        with self._lock:
+            value = self._ledger.blobs.get(sha)
+        if value is None:
+            raise NotFound(f"no blob {sha} in this store")
+        return value
+
+    async def watch(self, topic: str, seen: int, wait_s: float) -> int:
+        """See `ReaderStore.watch`. ``wait_s`` are real seconds, whatever the store's clock."""
+        event = asyncio.Event()
+        waiter = (asyncio.get_running_loop(), event)
+        with self._lock:
+            if self._bells.ticks[topic] > seen:
+                return self._bells.ticks[topic]
+            self._bells.waiting[topic].add(waiter)
+        try:
+            async with asyncio.timeout(wait_s):
+                await event.wait()
+        except TimeoutError:
+            return seen
+        finally:
+            with self._lock:
+                self._bells.waiting[topic].discard(waiter)
+        with self._lock:
+            return max(seen, self._bells.ticks[topic])
+
+
+def _matches(row: Row, query: RunQuery) -> bool:
+    base = row.base
+    prefixes = [id_ for id_ in query.ids if len(id_) >= PREFIX_CHARS]
+    return (
+        (not query.ids or any(base.id.startswith(prefix) for prefix in prefixes) or base.id in query.ids)
+        and (not query.states or row.state in query.states)
+        and query.queue in {None, base.queue}
+        and query.task in {None, base.task}
+        and query.tenant in {None, base.tenant}
+        and query.parent_id in {None, base.parent_id}
+        and query.owner in {None, row.owner}
+    )
+
+
+def _stats(queue: str, rows: list[Row], wall: float, steady: float) -> QueueStats:
+    ages: list[float] = []
+    count: dict[str, int] = defaultdict(int)
+    for row in rows:
+        if row.cancelling and row.expired(steady):
+            ages.append(0.0)  # a claim has to settle it, so somebody has to come
+        elif row.paused and row.state is not RunState.RUNNING:
+            count["paused"] += 1
+        elif row.due(wall, steady) and not row.paused:
+            since = row.next_due()
+            ages.append(0.0 if since is None else max(0.0, wall - since))
+        elif row.state is RunState.QUEUED:
+            count["delayed"] += 1
+        else:
+            count[row.state.value] += 1
+    return QueueStats(
+        queue=queue, runnable=len(ages), delayed=count["delayed"], running=count["running"], waiting=count["waiting"],
+        parked=count["parked"], paused=count["paused"], oldest_age_s=max(ages, default=0.0),
+    )  # fmt: skip
