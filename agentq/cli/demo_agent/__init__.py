@@ -1,0 +1,1 @@
+"""A research agent over Python's standard library: what ``agentq demo`` runs and ``examples/research`` shows."""
