@@ -104,7 +104,7 @@ class Crew:
 
 async def strike(storm: Storm, folder: Path) -> tally.Tally:
     """Enqueue, kill until every run is final or ``limit_s`` is over, and judge."""
-    dice = random.Random(storm.seed)  # noqa: S311 - chance, not a secret
+    dice = random.Random(storm.seed)
     crew = Crew(storm, folder)
     url = crew.environment["AGENTQ_STORE"]
     begin = time.monotonic()
