@@ -1,0 +1,80 @@
+"""The codec's pydantic engine: models, unions of them, and whatever else msgspec has no form for."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pydantic
+from pydantic_core import SchemaSerializer, SchemaValidator
+
+from agentq.codec.engines import Unsupported
+from agentq.codec.fidelity import Flaw
+
+_CONFIG = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+_BY_NAME = "by_name" in inspect.signature(pydantic.TypeAdapter.validate_json).parameters
+"""Since pydantic 2.11 a field can be read under its name even where it has an alias."""
+
+
+class Pydantic:
+    """One annotation, by pydantic's TypeAdapter."""
+
+    __slots__ = ("_reader", "_writer")
+
+    def __init__(self, annotation: Any) -> None:
+        """Raise `Unsupported` where pydantic has no form for it."""
+        try:
+            adapter = _adapter(annotation)
+            schema = adapter.core_schema
+            if _has_lazy_items(schema):
+                schema = _eager(schema)
+                self._reader: Any = SchemaValidator(schema)
+                self._writer: Any = SchemaSerializer(schema)
+            else:
+                self._reader, self._writer = adapter.validator, adapter.serializer
+        except Exception as error:  # noqa: BLE001 - schema errors, but also whatever a type's own hooks raise
+            raise Unsupported(str(error).partition("\n")[0]) from None
+
+    def dump(self, value: Any) -> bytes:
+        """Write by field names; what was of the wrong type is found when it is read back."""
+        written: bytes = self._writer.to_json(value, by_alias=not _BY_NAME, round_trip=True, warnings=False)
+        return written
+
+    def load(self, raw: bytes) -> Any:
+        """Read by field names, and by aliases where another program wrote it."""
+        if _BY_NAME:
+            return self._reader.validate_json(raw, by_alias=True, by_name=True)
+        return self._reader.validate_json(raw)
+
+    def explain(self, error: Exception) -> Flaw:
+        """Give the first of pydantic's findings, and how many more there are."""
+        if not isinstance(error, pydantic.ValidationError):
+            return Flaw("$", str(error))
+        first, *more = error.errors(include_url=False, include_context=False)
+        path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        kind = type(first["input"]).__name__
+        reason = f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {kind}"
+        return Flaw(path, f"{reason} (and {len(more)} more)" if more else reason)
+
+
+def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
+    try:
+        return pydantic.TypeAdapter(annotation, config=_CONFIG)
+    except pydantic.PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return pydantic.TypeAdapter(annotation)  # a model brings its own configuration
+
+
+def _has_lazy_items(schema: Any) -> bool:
+    if isinstance(schema, dict):
+        return schema.get("type") == "generator" or any(_has_lazy_items(each) for each in schema.values())
+    return isinstance(schema, list) and any(_has_lazy_items(each) for each in schema)
+
+
+def _eager(schema: Any) -> Any:
+    """Read ``Iterable[…]`` as a list: pydantic's lazy iterator could be consumed once and never be written again."""
+    if isinstance(schema, dict):
+        copy = {key: _eager(each) for key, each in schema.items()}
+        return {**copy, "type": "list"} if schema.get("type") == "generator" else copy
+    return [_eager(each) for each in schema] if isinstance(schema, list) else schema
