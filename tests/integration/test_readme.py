@@ -1,0 +1,117 @@
+"""What the README shows is true: its commands are the ones that are checked, its program runs and survives a kill."""
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from agentq.testing.wait import wait_until_sync
+from tests.helpers.llm import endpoint
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PATIENCE_S = 60.0
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def program() -> str:
+    """The first program."""
+    return next(block for block in blocks("python") if "AgentQ(" in block)
+
+
+@pytest.fixture
+def hello(tmp_path: Path) -> Path:
+    """A folder with the README's program as hello.py, and two documents."""
+    (tmp_path / "hello.py").write_text(program())
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "leases.md").write_text("A lease lasts 30 s.")
+    (tmp_path / "docs" / "steps.md").write_text("A step is recorded once.")
+    return tmp_path
+
+
+def run(folder: Path, environment: dict[str, str]) -> "subprocess.Popen[str]":
+    """The README's command that starts the program."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTQ_", "OPENAI_"))}
+    command = [sys.executable, "-m", "agentq", "run", "hello:agent", "goal=How long is a lease?", "--key", "g1"]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**clean, **environment, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def answers(prompt: str) -> str:
+    """Wants two files, then knows."""
+    return "A lease lasts 30 s." if "recorded once" in prompt else "READ leases.md steps.md"
+
+
+def test_the_two_commands_are_where_ci_looks_for_them():
+    commands = [line for line in README.splitlines() if line.startswith("python3 -m venv ")]
+    assert len(commands) == 2
+    assert commands[0].endswith("agentq demo")
+    assert commands[1].endswith("pytest -q")
+    assert commands == [line for block in blocks("sh") for line in block.splitlines() if line.startswith("python3 -m venv ")]
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=lambda block: block.strip().splitlines()[0][:40])
+def test_python_blocks_compile(block: str):
+    compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_the_first_program_is_about_twenty_lines():
+    assert len([line for line in program().splitlines() if line.strip()]) <= 24
+
+
+def test_the_first_program_runs(hello: Path):
+    with endpoint(answers) as llm, run(hello, llm.environment) as process:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, output
+        assert "A lease lasts 30 s." in output
+        assert len(llm.answered) == 2
+
+
+def test_the_first_program_pays_for_no_answer_twice(hello: Path):
+    slow, asked = threading.Event(), threading.Event()
+
+    def script(prompt: str) -> str:
+        if "recorded once" in prompt and not slow.is_set():
+            asked.set()
+            slow.wait(PATIENCE_S)
+        return answers(prompt)
+
+    with endpoint(script) as llm:
+        with run(hello, llm.environment) as first:
+            wait_until_sync("the second question is asked", asked.is_set, timeout_s=PATIENCE_S)
+            first.send_signal(signal.SIGKILL)
+            first.communicate()
+        slow.set()
+        paid = [prompt for prompt in llm.answered if "recorded once" not in prompt]
+        with run(hello, llm.environment) as second:
+            output, _ = second.communicate(timeout=PATIENCE_S)
+        assert second.returncode == 0, output
+        assert "A lease lasts 30 s." in output
+        assert [prompt for prompt in llm.answered if "recorded once" not in prompt] == paid
+        assert len(paid) == 1
+
+
+def test_the_same_key_gives_the_same_result_without_a_question(hello: Path):
+    with endpoint(answers) as llm:
+        for _ in range(2):
+            with run(hello, llm.environment) as process:
+                output, _ = process.communicate(timeout=PATIENCE_S)
+            assert process.returncode == 0, output
+            assert "A lease lasts 30 s." in output
+        assert len(llm.answered) == 2
