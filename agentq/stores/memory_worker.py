@@ -112,6 +112,7 @@ class WorkerLedger(Ledger):
             and not row.paused
             and row.due(wall, steady)
             and (request.suspects or not row.next_suspect)
+            and request.root in {None, row.id, row.base.root_id}
         ]
         return sorted(ready, key=lambda row: (rank[row.base.queue], -row.base.priority, row.ready_at, row.order))
 
@@ -156,8 +157,8 @@ class WorkerLedger(Ledger):
 
     def _apply(self, row: Row, write: Write, entries: Sequence[Entry]) -> None:
         for envelope in write.children:
-            parent = envelope.parent_id or row.id
-            self.insert(msgspec.structs.replace(envelope, parent_id=parent))
+            root = envelope.root_id or row.base.root_id or row.id
+            self.insert(msgspec.structs.replace(envelope, parent_id=envelope.parent_id or row.id, root_id=root))
         for wait in write.waits:
             self._open(row, wait)
         for entry in entries:
