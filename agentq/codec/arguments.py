@@ -52,6 +52,7 @@ class Arguments:
         self._positional = tuple(each.name for each in named if each.kind is not kinds.KEYWORD_ONLY)
         self._only_positional = frozenset(each.name for each in named if each.kind is kinds.POSITIONAL_ONLY)
         self._required = tuple(each.name for each in named if each.default is kinds.empty)
+        self._defaults = {each.name: each.default for each in named}
         self._rest = next((each.name for each in parameters if each.kind is kinds.VAR_POSITIONAL), None)
         self._extra = next((each.name for each in parameters if each.kind is kinds.VAR_KEYWORD), None)
         self.names = tuple(each.name for each in parameters if each.name != self._extra)
@@ -134,10 +135,10 @@ class Arguments:
         if self._rest is None and not self._only_positional:
             return (), values
         left = dict(values)
-        if self._rest is not None and self._rest in left:
-            rest = left.pop(self._rest)
-            return (*(left.pop(name) for name in self._positional), *rest), left
-        return tuple(left.pop(name) for name in self._positional if name in left and name in self._only_positional), left
+        rest = left.pop(self._rest, ()) if self._rest is not None else ()
+        places = [n for n, name in enumerate(self._positional) if name in left and (rest or name in self._only_positional)]
+        before = self._positional[: max(places, default=-1) + 1]
+        return (*(left.pop(name, self._defaults.get(name)) for name in before), *rest), left
 
     def digest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """16 hex digits that tell this call from others; ignored parameters left out, annotations not consulted.
