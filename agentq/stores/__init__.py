@@ -1,0 +1,50 @@
+"""Where runs are kept: the contract, and its implementations by url."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from agentq.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from agentq.clock import Clock
+    from agentq.stores.base import Store
+
+__all__ = ["open_store"]
+
+
+def open_store(url: str, *, clock: Clock | None = None) -> Store:
+    """The store behind ``url``, to be opened with ``async with``.
+
+    ``sqlite:///abs/path.db``, ``sqlite:./relative.db``, a bare path, ``memory:`` or ``memory:name`` (shared by that name
+    within this process). ``clock`` is the machine's unless given.
+
+    Raises:
+        InvalidArgument: no store is known for such a url.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon or len(scheme) == 1 or "/" in scheme or "\\" in scheme:
+        return _sqlite(url, clock, url)
+    if scheme == "memory":
+        from agentq.stores.memory import MemoryStore  # noqa: PLC0415 - tests only
+
+        return MemoryStore(rest.strip("/") or None, clock=clock)
+    if scheme == "sqlite":
+        # Two slashes alone would begin a host, of which there is none.
+        path = "/" + rest.lstrip("/") if rest.startswith("///") else rest
+        if path.startswith("//"):
+            raise InvalidArgument("store", url, "write sqlite:///absolute/path.db or sqlite:./relative/path.db")
+        return _sqlite(unquote(path), clock, url)
+    if scheme in {"postgres", "postgresql"}:
+        raise InvalidArgument("store", f"{scheme}://…", "PostgreSQL comes with agentq[postgres]; use a SQLite file until then")
+    raise InvalidArgument("store", f"{scheme}:…", "use sqlite:///path.db, a path, or memory:")
+
+
+def _sqlite(path: str, clock: Clock | None, url: str) -> Store:
+    from agentq.stores.sqlite import SQLiteStore  # noqa: PLC0415 - who uses another store need not pay for it
+
+    if not path or path.endswith("/") or Path(path).is_dir():
+        raise InvalidArgument("store", url, "name a file, such as ./agentq.db")
+    return SQLiteStore(path, clock=clock)

@@ -1,0 +1,68 @@
+"""Connections to the file, and what its errors mean."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from agentq.errors import StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BUSY_S: Final = 10.0
+"""How long a statement waits for another process's lock before the store counts as unavailable."""
+
+_OLDEST: Final = (3, 35, 0)
+"""``returning`` came with this version of SQLite."""
+
+_REMEDIES: Final = (
+    ("locked", "another process holds its lock; end long transactions of other programs on this file"),
+    ("busy", "another process holds its lock; end long transactions of other programs on this file"),
+    ("full", "the disk is full; free some space"),
+    ("readonly", "the file or its folder cannot be written; check owner and permissions"),
+    ("unable to open", "check that the folder exists and can be written"),
+    ("disk i/o", "the disk reports errors; check the volume"),
+)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file for one thread at a time, in autocommit mode.
+
+    Raises:
+        StoreError: the file is no database, or SQLite is too old.
+        StoreUnavailable: it cannot be opened now.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old; agentq needs {'.'.join(map(str, _OLDEST))} or newer")
+    try:
+        # Made here so that nobody else can read it; the -wal and -shm files inherit the mode.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
+        db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=512)
+    except (OSError, sqlite3.Error) as error:
+        raise fault(error, str(path)) from error
+    try:
+        db.execute("pragma journal_mode = wal").fetchone()
+        db.execute("pragma synchronous = full")
+        db.execute("pragma temp_store = memory")
+        db.execute("pragma cache_size = -16000")
+        db.execute("pragma wal_autocheckpoint = 4000")
+    except sqlite3.Error as error:
+        db.close()
+        raise fault(error, str(path)) from error
+    return db
+
+
+def fault(error: Exception, where: str) -> StoreError:
+    """What an error of SQLite or of the file system means to a caller."""
+    text = str(error)
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, sqlite3.OperationalError | OSError):
+        lower = text.lower()
+        remedy = next((remedy for word, remedy in _REMEDIES if word in lower), "try again; if it stays, run `agentq doctor`")
+        return StoreUnavailable(f"{where}: {text}; {remedy}")
+    if "not a database" in text or "malformed" in text:
+        return StoreError(f"{where}: {text}; restore it from a copy, or give agentq another file (AGENTQ_STORE)")
+    return StoreError(f"{where}: {type(error).__name__}: {text}")

@@ -1,0 +1,235 @@
+"""What readers ask of a snapshot of the file: runs, inboxes, streams, the census."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from agentq.message import Arrival, Census, Chunk, QueueStats, Run, RunQuery, WaitKind, Worker, WorkerState
+from agentq.stores.sqlite import rows
+from agentq.stores.sqlite.rows import CODES, DONE, PARKED, QUEUED, RUN_COLUMNS, RUNNING, STATES, WAITING, Row
+from agentq.stores.sqlite.schema import SEQ_BITS, SEQ_MASK, STREAM_BITS, STREAM_MASK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentq.stores.sqlite.desk import Desk
+
+PREFIX_CHARS: Final = 4
+"""Shorter run id prefixes match nothing."""
+UNSEEN_LEASES: Final = 3
+"""A worker that missed so many leases is left out of the census."""
+
+_worker = msgspec.json.Decoder(Worker)
+
+
+def number(db: sqlite3.Connection, run_id: str) -> int | None:
+    """The row number of a run."""
+    row = db.execute("select n from run where id = ?", (run_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def runs(desk: Desk, query: RunQuery) -> list[Run]:
+    """See `ReaderStore.runs`."""
+    found: dict[int, Row] = {}
+    for where, values in _ranges(desk, query):
+        sql = f"select {RUN_COLUMNS} from run where {where} order by n desc limit ?"  # noqa: S608 - built from constants
+        found.update((row[39], row) for row in desk.db.execute(sql, (*values, query.limit)))
+    newest = sorted(found, reverse=True)[: max(query.limit, 0)]
+    return [_run(desk, found[n]) for n in newest]
+
+
+def _run(desk: Desk, row: Row) -> Run:
+    db, n = desk.db, row[39]
+    first = n << SEQ_BITS
+    last = db.execute(
+        "select k, step from journal where k between ? and ? order by k desc limit 1", (first, first | SEQ_MASK)
+    ).fetchone()
+    if last is None:
+        return rows.run_from(row, desk.lanes, db, desk.steady)
+    (done,) = db.execute("select count(*) from journal where run = ? and kind = ?", (n, DONE)).fetchone()
+    return rows.run_from(row, desk.lanes, db, desk.steady, entries=(last[0] & SEQ_MASK) + 1, steps=done, last_step=last[1])
+
+
+def _ranges(desk: Desk, query: RunQuery) -> list[tuple[str, tuple[Any, ...]]]:
+    """Conditions that together give the answer, each served by one range of one index."""
+    filters, values = _filters(query)
+    states = [CODES[state] for state in query.states]
+    if query.ids:
+        return [_and(filters, values, *_identity(id_), states=states) for id_ in query.ids]
+    if query.parent_id is not None or query.owner is not None or query.tenant is not None:
+        return [_and([*filters, *_lanes_filter(desk, query)], values, states=states)]
+    lanes = _lanes(desk, query)
+    if lanes is None and not states:
+        return [("1", ())]
+    numbers = desk.lanes.load().values() if lanes is None else lanes
+    return [
+        (f"lane = {lane} and state = {state}", ()) for lane in numbers for state in (states or range(len(STATES)))
+    ]  # fmt: skip
+
+
+def _filters(query: RunQuery) -> tuple[list[str], list[Any]]:
+    wanted = {"parent_id": query.parent_id, "tenant": query.tenant, "owner": query.owner}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    filters = [f"{name} = ?" for name in given]
+    if query.owner is not None:
+        filters.append("lease_until is not null")
+    return filters, list(given.values())
+
+
+def _identity(run_id: str) -> tuple[str, tuple[str, ...]]:
+    if len(run_id) < PREFIX_CHARS:
+        return "id = ?", (run_id,)
+    return "id >= ? and id < ?", (run_id, run_id + "\U0010ffff")
+
+
+def _and(
+    filters: list[str], values: list[Any], extra: str = "", more: tuple[Any, ...] = (), *, states: list[int]
+) -> tuple[str, tuple[Any, ...]]:
+    parts = [*filters, *([extra] if extra else [])]
+    if states:
+        parts.append(f"state in ({','.join(map(str, states))})")
+    return " and ".join(parts), (*values, *more)
+
+
+def _lanes(desk: Desk, query: RunQuery) -> list[int] | None:
+    """Numbers of the lanes that the query names; None where it names none."""
+    if query.queue is None and query.task is None:
+        return None
+    return [
+        lane
+        for (_, queue, task), lane in desk.lanes.load().items()
+        if query.queue in {None, queue} and query.task in {None, task}
+    ]
+
+
+def _lanes_filter(desk: Desk, query: RunQuery) -> list[str]:
+    lanes = _lanes(desk, query)
+    return [] if lanes is None else [f"lane in ({','.join(map(str, lanes))})"]
+
+
+def stream(db: sqlite3.Connection, run_id: str, after: int, limit: int) -> list[Chunk]:
+    """See `ReaderStore.stream`."""
+    n = number(db, run_id)
+    if n is None:
+        return []
+    first = n << STREAM_BITS
+    query = "select k, epoch, n, topic, branch, at, payload from stream where k > ? and k <= ? order by k limit ?"
+    return [rows.chunk_from(row) for row in db.execute(query, (first + max(after, 0), first | STREAM_MASK, limit))]
+
+
+def inbox(db: sqlite3.Connection, run_ids: Sequence[str]) -> list[Arrival]:
+    """See `WorkerStore.inbox`."""
+    found: list[Arrival] = []
+    for run_id in dict.fromkeys(run_ids):
+        n = number(db, run_id)
+        if n is None:
+            continue
+        waits = db.execute("select distinct kind, ref from wait where run = ?", (n,)).fetchall()
+        for kind, ref in waits:
+            if kind == WaitKind.SIGNAL.value:
+                query = "select n, payload from signal where run = ? and name = ? and consumed = 0 order by n"
+                found += [
+                    Arrival(run_id=run_id, kind=WaitKind.SIGNAL, ref=ref, signal=at, payload=payload)
+                    for at, payload in db.execute(query, (n, ref))
+                ]
+            elif kind == WaitKind.CHILD.value:
+                found += _child(db, run_id, ref)
+    return sorted(found, key=lambda arrival: arrival.signal)
+
+
+def _child(db: sqlite3.Connection, run_id: str, ref: str) -> list[Arrival]:
+    row = db.execute(
+        "select state, result, result_blob, failure, tokens, cost_nanos from run where id = ? and state >= 4", (ref,)
+    ).fetchone()
+    if row is None:
+        return []
+    state, result, sha, failure, tokens, cost = row
+    payload = result if sha is None else rows.blob(db, sha)
+    arrival = Arrival(
+        run_id=run_id,
+        kind=WaitKind.CHILD,
+        ref=ref,
+        payload=b"null" if payload is None else payload,
+        state=STATES[state],
+        failure=rows.failure_from(failure),
+        tokens=tokens,
+        cost_nanos=cost,
+    )
+    return [arrival]
+
+
+def census(desk: Desk) -> Census:
+    """See `ReaderStore.census`. Costs what the unfinished runs cost, index entries only."""
+    queues: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for (_, queue, _), lane in desk.lanes.load().items():
+        _count(desk.db, lane, queues[queue], desk.wall)
+    _due(desk, queues)
+    stats = [
+        QueueStats(
+            queue=queue,
+            runnable=int(count["runnable"]),
+            delayed=int(count["delayed"]),
+            running=int(count["running"]),
+            waiting=int(count["waiting"]),
+            parked=int(count["parked"]),
+            paused=int(count["paused"]),
+            oldest_age_s=count["age"],
+        )
+        for queue, count in sorted(queues.items())
+        if any(count.values())
+    ]
+    return Census(queues=tuple(stats), workers=tuple(workers(desk)))
+
+
+def _count(db: sqlite3.Connection, lane: int, count: dict[str, float], wall: float) -> None:
+    """Add one lane's runs by their columns."""
+    of = dict(
+        db.execute("select state, count(*) from run indexed by run_lane where lane = ? and state < 4 group by state", (lane,))
+    )
+    if not of:
+        return
+    held = dict(
+        db.execute(
+            "select state, count(*) from run indexed by run_paused where paused = 1 and lane = ? and state < 4 group by state",
+            (lane,),
+        )
+    )
+    ready, since = db.execute(
+        "select count(*), min(since) from run indexed by run_ready where ready = 1 and lane = ?", (lane,)
+    ).fetchone()
+    count["runnable"] += ready
+    count["delayed"] += of.get(QUEUED, 0) - held.get(QUEUED, 0) - ready
+    count["running"] += of.get(RUNNING, 0)
+    count["waiting"] += of.get(WAITING, 0) - held.get(WAITING, 0)
+    count["parked"] += of.get(PARKED, 0) - held.get(PARKED, 0)
+    count["paused"] += sum(number for state, number in held.items() if state != RUNNING)
+    if since is not None:
+        count["age"] = max(count["age"], wall - since)
+
+
+def _due(desk: Desk, queues: dict[str, dict[str, float]]) -> None:
+    """Count as runnable what the next claim promotes, settles or takes over."""
+    names = {QUEUED: "delayed", WAITING: "waiting", RUNNING: "running"}
+    due = desk.db.execute(
+        "select lane, state, paused, wake_at from run where wake_at <= ? and ready = 0", (desk.wall,)
+    ).fetchall()
+    late = desk.db.execute(
+        "select lane, state, paused and not cancelling, null from run where lease_until <= ?", (desk.steady,)
+    ).fetchall()
+    for lane, state, paused, wake_at in (*due, *late):
+        count = queues[desk.lanes.name(lane)[1]]
+        if state == RUNNING and paused:
+            continue
+        count["paused" if paused else names[state]] -= 1
+        count["runnable"] += 1
+        count["age"] = max(count["age"], 0.0 if wake_at is None else desk.wall - wake_at)
+
+
+def workers(desk: Desk) -> list[Worker]:
+    """Workers seen within three of their leases."""
+    found = desk.db.execute("select data, state from worker where seen + ? * lease_s >= ?", (UNSEEN_LEASES, desk.steady))
+    return [msgspec.structs.replace(_worker.decode(data), state=WorkerState(state)) for data, state in found]
