@@ -264,16 +264,17 @@ async def test_a_strange_address_is_refused():
         await Endpoint("m", "file:///etc", "").decide("x", [])
 
 
-def test_effects_are_lines_that_a_killed_body_leaves_open(tmp_path, monkeypatch):
+def test_effects_are_lines_that_only_a_killed_body_leaves_open(tmp_path, monkeypatch):
     file = tmp_path / "effects"
     monkeypatch.setenv(effects.VARIABLE, str(file))
     with effects.recorded(run="r", key="k1", step="think", epoch=1):
-        pass
+        assert [(e.key, e.what) for e in effects.load(file)] == [("k1", "began")]
     with pytest.raises(RuntimeError), effects.recorded(run="r", key="k2", step="think", epoch=1):
         raise RuntimeError
-    assert [(e.key, e.what) for e in effects.load(file)] == [("k1", "began"), ("k1", "ended"), ("k2", "began")]
+    whats = [(e.key, e.what) for e in effects.load(file)]
+    assert whats == [("k1", "began"), ("k1", "ended"), ("k2", "began"), ("k2", "failed")]
     monkeypatch.delenv(effects.VARIABLE)
     with effects.recorded(run="r", key="k3", step="think", epoch=1):
         pass
-    assert len(effects.load(file)) == 3
+    assert len(effects.load(file)) == 4
     assert effects.load(tmp_path / "none") == []

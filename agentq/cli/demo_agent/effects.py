@@ -30,12 +30,12 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     """Seconds since the Unix epoch."""
     what: str
-    """``began`` or ``ended``; a body that was killed has no end."""
+    """``began``, then ``ended`` or ``failed``; a body that was killed has neither."""
 
 
 @contextmanager
 def recorded(*, run: str, key: str, step: str, epoch: int) -> Iterator[None]:
-    """Write a line when the body begins and one when it ends."""
+    """Write a line when the body begins and one when it ends; a killed process writes none."""
     path = os.environ.get(VARIABLE)
     if not path:
         yield
@@ -50,7 +50,11 @@ def recorded(*, run: str, key: str, step: str, epoch: int) -> Iterator[None]:
             os.close(file)
 
     note("began")
-    yield
+    try:
+        yield
+    except BaseException:
+        note("failed")
+        raise
     note("ended")
 
 
