@@ -136,8 +136,8 @@ class Arguments:
             return (), values
         left = dict(values)
         rest = left.pop(self._rest, ()) if self._rest is not None else ()
-        places = [n for n, name in enumerate(self._positional) if name in left and (rest or name in self._only_positional)]
-        before = self._positional[: max(places, default=-1) + 1]
+        last = max((n for n, name in enumerate(self._positional) if name in left and name in self._only_positional), default=-1)
+        before = self._positional if rest else self._positional[: last + 1]
         return (*(left.pop(name, self._defaults.get(name)) for name in before), *rest), left
 
     def digest(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -252,18 +252,28 @@ def _from_text(codec: Codec[Any], text: str) -> Any:
     except CodecError as error:
         try:
             return codec.decode(msgspec.json.encode(text))
-        except CodecError:
-            raise error from None
+        except CodecError as other:
+            raise (error if _is_json(text) else other) from None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _to_identity(value: object) -> object:
     """Encode what msgspec does not know, for the hash alone."""
+    if is_secret(value):
+        raise TypeError(SECRET)
     if isinstance(value, PurePath):
         return str(value)
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is not None:
         return msgspec.Raw(serializer.to_json(value, warnings=False))
-    raise TypeError(SECRET if is_secret(value) else f"{type_of(value)} has no JSON form")
+    raise TypeError(f"{type_of(value)} has no JSON form")
 
 
 _HASHING = msgspec.json.Encoder(enc_hook=_to_identity, order="deterministic")
