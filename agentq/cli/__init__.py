@@ -1,0 +1,1 @@
+"""The command line: edges only, nothing imports it."""

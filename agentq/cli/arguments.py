@@ -1,0 +1,128 @@
+"""``topic=k8s limit=5`` or a JSON object as the arguments of a task, converted by its parameters' annotations."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from agentq.cli.problem import Problem
+from agentq.cli.target import did_you_mean
+
+if TYPE_CHECKING:
+    from agentq.message import Run
+    from agentq.task import Task
+
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "0"})
+_LISTS: Final = (list, tuple, set, frozenset, Sequence)
+
+
+def parse_arguments(task: Task[..., Any], words: Sequence[str]) -> dict[str, Any]:
+    """Return the typed keyword arguments that ``words`` mean for ``task``.
+
+    Raises:
+        Problem: a word is no ``name=value``, or no parameter has that name.
+        InvalidArgument: a value does not fit its annotation; names the field.
+    """
+    parameters = _parameters(task)
+    if len(words) == 1 and (words[0] == "-" or words[0].lstrip().startswith("{")):
+        raw = sys.stdin.buffer.read() if words[0] == "-" else words[0].encode()
+        values = _object(raw)
+    else:
+        values = _words(task, parameters, words)
+    unknown = [name for name in values if name not in parameters]
+    if unknown and not any(hint is inspect.Parameter.VAR_KEYWORD for hint in parameters.values()):
+        guess = did_you_mean(unknown[0], parameters)
+        raise Problem(f"{task.name} has no parameter {unknown[0]!r}", hint=f"{guess}\n{usage(task)}".strip(), code=2)
+    return dict(task.arguments.decode(msgspec.json.encode(values)))
+
+
+def usage(task: Task[..., Any]) -> str:
+    """Return how the task is called: ``report topic=<str> [limit=<int>]``."""
+    words = []
+    signature = inspect.signature(task.fn).parameters
+    for name, hint in _parameters(task).items():
+        shown = f"{name}=<{getattr(hint, '__name__', None) or str(hint).replace('typing.', '')}>"
+        words.append(shown if signature[name].default is inspect.Parameter.empty else f"[{shown}]")
+    return " ".join([task.name, *words])
+
+
+def _parameters(task: Task[..., Any]) -> Mapping[str, Any]:
+    hints = get_type_hints(task.fn, include_extras=True)
+    first, *rest = inspect.signature(task.fn).parameters.values()
+    del first  # the context
+    return {parameter.name: hints.get(parameter.name, Any) for parameter in rest}
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise Problem(f"the arguments are no JSON object: {error}", hint='such as \'{"topic": "k8s"}\'', code=2) from error
+
+
+def _words(task: Task[..., Any], parameters: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        name = name.strip()
+        if not equals:
+            raise Problem(f"{word!r} is no argument: write name=value", hint=usage(task), code=2)
+        hint = _bare(parameters.get(name, Any))
+        if name in values:
+            if not isinstance(values[name], list) or (get_origin(hint) not in _LISTS and hint not in _LISTS):
+                raise Problem(f"{name} is given twice", hint=usage(task), code=2)
+            values[name].append(_item(hint, text))
+        else:
+            values[name] = convert(hint, text)
+    return values
+
+
+def convert(hint: Any, text: str) -> Any:
+    """Return the JSON value that ``text`` means for an annotation; what does not fit is left for the codec to refuse."""
+    hint = _bare(hint)
+    options = _options(hint)
+    if type(None) in options and text in {"null", "none", "None"}:
+        return None
+    if str in options:
+        return text
+    if bool in options and (known := _boolean(text)) is not None:
+        return known
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        value = text
+    is_list = any((get_origin(option) or option) in _LISTS for option in options)
+    if is_list and not isinstance(value, list):
+        return [_item(hint, text)]
+    return value
+
+
+def _item(hint: Any, text: str) -> Any:
+    """Convert one item of a list that is given as ``name=a name=b``."""
+    inner = next((get_args(option) for option in _options(hint) if get_origin(option) in _LISTS), ())
+    return convert(inner[0] if inner else Any, text)
+
+
+def _boolean(text: str) -> bool | None:
+    return True if text.lower() in _TRUE else False if text.lower() in _FALSE else None
+
+
+def _bare(hint: Any) -> Any:
+    return _bare(get_args(hint)[0]) if get_origin(hint) is Annotated else hint
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    if get_origin(hint) in {Union, types.UnionType}:
+        return tuple(_bare(option) for option in get_args(hint))
+    return (hint,)
+
+
+def arguments_of(run: Run) -> dict[str, Any]:
+    """Return a run's arguments as plain data."""
+    return msgspec.json.decode(run.args, type=dict[str, Any])

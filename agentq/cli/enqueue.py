@@ -1,0 +1,144 @@
+"""``agentq enqueue``: put a run into the queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from agentq.cli import output
+from agentq.cli.arguments import parse_arguments
+from agentq.cli.problem import EX_FAILED, Problem
+from agentq.cli.reading import json_option, store_option
+from agentq.cli.target import app_of, load_task
+from agentq.cli.working import opened
+from agentq.errors import KeyConflict, RunCancelled, RunFailed
+from agentq.message import RunQuery
+from agentq.settings import seconds
+
+if TYPE_CHECKING:
+    from agentq.task import Task
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def call_options(command: F) -> F:
+    """Add the options of one submission."""
+    for option in (
+        click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag; repeat it."),
+        click.option("--max-attempts", type=click.IntRange(1), help="Instead of the task's own."),
+        click.option("--timeout", metavar="TIME", type=seconds, help="Running time, such as 2h; waits do not count."),
+        click.option("--priority", type=int, help="Higher starts first. Default 0."),
+        click.option("--tenant", help="Whose run it is."),
+        click.option("-k", "--key", help="The same key is the same run, never a second one."),
+    ):
+        command = option(command)
+    return command
+
+
+def bound(task: Task[..., Any], words: tuple[str, ...], options: dict[str, Any]) -> Any:
+    """Return the call of ``task`` that the command line describes."""
+    arguments = parse_arguments(task, words)
+    return with_options(task, options).bind(**arguments)
+
+
+def with_options(task: Task[..., Any], options: dict[str, Any]) -> Task[..., Any]:
+    """Return the task with the options that were given."""
+    given = {name: value for name, value in options.items() if value is not None and value != ()}
+    for name in ("delay", "timeout", "deadline"):
+        if name in given:
+            given[name] = timedelta(seconds=given[name])
+    if "tags" in given:
+        given["tags"] = _tags(given["tags"])
+    return task.options(**given) if given else task
+
+
+def _tags(words: tuple[str, ...]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    if any(not name or not equals for name, equals, _ in pairs):
+        raise click.BadParameter("write --tag name=value", param_hint="--tag")
+    return {name: value for name, _, value in pairs}
+
+
+def _at(_ctx: click.Context, _param: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value).astimezone()
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no time such as 2030-01-31T18:00") from error
+
+
+@click.command()
+@click.argument("target", metavar="MODULE:TASK")
+@click.argument("words", nargs=-1, metavar="[NAME=VALUE]… | JSON | -")
+@call_options
+@click.option("--delay", metavar="TIME", type=seconds, help="Start not before so long from now, such as 5m.")
+@click.option("--at", callback=_at, metavar="TIME", help="Start not before this moment, such as 2030-01-31T18:00.")
+@click.option("--deadline", metavar="TIME", type=seconds, help="Give up so long from now, waits included.")
+@click.option("-w", "--wait", is_flag=True, help="Wait for the result and print it.")
+@store_option
+@json_option
+def enqueue(target: str, words: tuple[str, ...], *, wait: bool, store_url: str | None, as_json: bool, **options: Any) -> None:
+    r"""Put a run of MODULE:TASK into the queue and print its id.
+
+    Arguments are name=value, converted by the task's annotations, or one JSON object (- reads it from stdin).
+
+    \b
+    Examples:
+      agentq enqueue hello:report topic=k8s
+      agentq enqueue hello:report topic=k8s limit=5 --key r-42 --delay 5m
+      agentq enqueue hello:report '{"topic": "k8s", "limit": 5}' --wait
+    """
+    task = load_task(target)
+    call = bound(task, words, options)
+
+    async def submit() -> None:
+        app = app_of(task)
+        async with opened(app, store_url):
+            before = await app.store.runs(RunQuery(ids=(_known_id(call),), limit=1)) if options["key"] else []
+            (handle,) = await app.enqueue_many([call])
+            if not wait:
+                _submitted(handle.id, task, existed=bool(before), as_json=as_json)
+                return
+            try:
+                result = await handle.result()
+            except (RunFailed, RunCancelled) as error:
+                raise Problem(str(error), hint=f"agentq runs show {handle.id}", code=EX_FAILED) from error
+            print_result(result, run_id=handle.id, as_json=as_json)
+
+    try:
+        asyncio.run(submit())
+    except KeyConflict as error:
+        raise Problem(str(error), code=EX_FAILED) from error
+
+
+def _known_id(call: Any) -> str:
+    """Return the run id that the call's key determines."""
+    from agentq.message import keyed_run_id  # noqa: PLC0415 - only with a key
+
+    app = app_of(call.task)
+    return keyed_run_id(app.name, call.call.tenant, call.task.name, call.call.key)
+
+
+def _submitted(run_id: str, task: Task[..., Any], *, existed: bool, as_json: bool) -> None:
+    if as_json:
+        output.write_json({"id": run_id, "task": task.name, "queue": task.queue, "created": not existed})
+        return
+    click.echo(run_id)
+    click.echo(
+        click.style(f"{'there already' if existed else 'queued'} · {task.name} · agentq runs show {run_id}", dim=True), err=True
+    )
+
+
+def print_result(result: Any, *, run_id: str, as_json: bool) -> None:
+    """Print what a run returned: a text as it is, anything else as JSON."""
+    if as_json:
+        output.write_json({"id": run_id, "state": "succeeded", "result": output.jsonable(result)})
+    elif isinstance(result, str):
+        click.echo(result)
+    elif result is not None:
+        output.write_json(output.jsonable(result))

@@ -1,0 +1,184 @@
+"""Watching one run live: a page that is redrawn, or lines that scroll by with the present at the bottom."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from agentq.cli import output
+from agentq.cli.reading import find_run
+from agentq.cli.shown import RESERVED, failure_of, load_view
+from agentq.cli.text import SYMBOLS, bar, clean, count, duration, one_line, payload
+from agentq.cli.timeline import DIM, render
+from agentq.message import Entry, EntryKind, Run, RunQuery, RunState, Wait, WaitKind
+
+if TYPE_CHECKING:
+    from agentq.message import Chunk
+    from agentq.stores.base import Store
+
+_LOOK_S: Final = 0.5
+"""How often the screen moves though nothing happened: ages and durations grow."""
+_PACE_S: Final = 0.08
+"""How often it is redrawn at most."""
+_BURST: Final = 20
+"""More new steps than so many at once are counted, not listed."""
+_BAR: Final = 20
+_TAIL: Final = 4000
+_SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+@dataclass(slots=True)
+class Moment:
+    """A run at one moment of being watched."""
+
+    run: Run
+    entries: list[Entry]
+    """New since the last moment."""
+    waits: list[Wait] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
+    """Streamed since the last moment."""
+
+
+async def moments(store: Store, run_id: str) -> AsyncIterator[Moment]:
+    """Tell how a run goes until it is final: at news, and now and then without."""
+    seq, offset, tick = -1, 0, -1
+    while True:
+        tick = await store.watch("news", tick, 0.0 if tick < 0 else _LOOK_S)
+        (run,) = await store.runs(RunQuery(ids=(run_id,), limit=1))
+        entries = await store.journal(run_id, seq) if run.entries > seq + 1 else []
+        chunks = await store.stream(run_id, offset)
+        waits = await store.waits(run_id) if run.state in {RunState.WAITING, RunState.RUNNING} else []
+        seq = entries[-1].seq if entries else seq
+        offset = chunks[-1].offset if chunks else offset
+        yield Moment(run, entries, waits, chunks)
+        if run.state.final:
+            return
+        await asyncio.sleep(_PACE_S)
+
+
+async def follow_run(store: Store, word: str, *, values: bool) -> None:
+    """Redraw the page of a run until it is final."""
+    run = await find_run(store, word)
+    console = output.console()
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        async for moment in moments(store, run.id):
+            view = await load_view(store, moment.run, values=values)
+            rows = 0 if moment.run.state.final else max(5, console.height - 16)
+            live.update(render(view, width=console.width, now=time.time(), values=values, rows=rows), refresh=True)
+
+
+class Progress:
+    """Lines about a run on stderr: each step as it is recorded, and on a terminal a last line about now."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """``quiet`` prints nothing at all."""
+        self._console = Console(stderr=True, highlight=False, emoji=False, markup=False, quiet=quiet)
+        self._stack = ExitStack()
+        self._live: Live | None = None
+        self._first = True
+        self._epoch = 0
+        self._asked: set[tuple[str, str, int]] = set()
+        self._streamed = ""
+        self._since = time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Begin; a live line only where somebody looks."""
+        if self._console.is_terminal and not self._console.quiet:
+            self._live = self._stack.enter_context(Live(console=self._console, auto_refresh=False, transient=True))
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Leave the lines, take the live one away."""
+        self._stack.close()
+
+    def show(self, moment: Moment) -> None:
+        """Print what is new."""
+        if self._first:
+            self._begin(moment)
+        else:
+            self._steps(moment.entries)
+        for wait in moment.waits:
+            self._ask(moment.run, wait)
+        for chunk in moment.chunks:
+            self._streamed = (self._streamed + _text(chunk.payload))[-_TAIL:]
+        if self._live is not None:
+            self._live.update(self._now(moment), refresh=True)
+
+    def _begin(self, moment: Moment) -> None:
+        self._first = False
+        self._epoch = max([entry.epoch for entry in moment.entries] + [moment.run.epoch])
+        steps = [entry for entry in moment.entries if entry.kind is EntryKind.DONE and not entry.step.startswith(RESERVED)]
+        if moment.run.state.final:
+            return
+        if steps:
+            text = f"{count(len(steps), 'step')} done before, the last one {one_line(steps[-1].step, 40)}: going on there"
+            self._print(Text(f"↻ {text}", style="magenta"))
+
+    def _steps(self, entries: list[Entry]) -> None:
+        shown = [entry for entry in entries if not entry.step.startswith(RESERVED) or entry.kind is EntryKind.WAITED]
+        if len(shown) > _BURST:
+            self._print(Text(f"  … {count(len(shown) - _BURST, 'step')}", style=DIM))
+        for entry in shown[-_BURST:]:
+            if entry.epoch > self._epoch > 0:
+                self._print(Text(f"↻ went on in epoch {entry.epoch}", style="magenta"))
+            self._epoch = max(self._epoch, entry.epoch)
+            self._print(_step_line(entry, self._console.width))
+
+    def _ask(self, run: Run, wait: Wait) -> None:
+        place = (wait.branch, wait.step, wait.occurrence)
+        if wait.kind is not WaitKind.SIGNAL or place in self._asked:
+            return
+        self._asked.add(place)
+        self._print(Text.assemble(("? ", "yellow"), (wait.ask or f"waits for {wait.ref}", "bold")))
+        self._print(Text(f"  agentq runs signal {run.id} {wait.ref} VALUE", style="cyan"))
+
+    def _now(self, moment: Moment) -> Text:
+        run = moment.run
+        sign, colour = SYMBOLS[run.state]
+        if run.state is RunState.RUNNING:
+            sign = _SPINNER[int((time.monotonic() - self._since) * 10) % len(_SPINNER)]
+        text = Text.assemble((f"{sign} {run.state.value}", colour), "  ")
+        if run.progress is not None:
+            text.append(bar(run.progress, _BAR), style="cyan on grey23").append(f" {run.progress:.0%}  ")
+        since = run.started_at or run.submitted_at
+        text.append(f"{count(run.steps, 'step')} · {duration(max(0.0, time.time() - since))}  ", style=DIM)
+        text.append(one_line(run.progress_note, 60))
+        if self._streamed:
+            room = max(10, self._console.width - 4)
+            text.append("\n  " + clean(self._streamed.replace("\n", " ")).strip()[-room:], style=DIM)
+        return text
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=not self._console.is_terminal, overflow="ellipsis", no_wrap=True)
+
+
+def _step_line(entry: Entry, width: int) -> Text:
+    name = entry.step.removeprefix(RESERVED)
+    took = duration(max(0.0, entry.ended_at - entry.started_at)) if entry.started_at else ""
+    failure = failure_of(entry)
+    if failure is not None:
+        final = entry.kind is EntryKind.FAILED
+        sign = "✗" if final else "↻"
+        text = one_line(f"{name}  {failure.type}: {failure.message}", width - 4)
+        return Text(f"{sign} {text}", style="red" if final else "yellow")
+    if entry.kind is EntryKind.WAITED:
+        return Text.assemble(("◔ ", "yellow"), f"{name}  ", (took, DIM))
+    branch = entry.branch.partition("~")[0].rpartition("/")[2]
+    return Text.assemble(("✓ ", "green"), name, (f" [{branch}]" if branch else "", DIM), "  ", (took, DIM))
+
+
+def _text(raw: bytes) -> str:
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return ""
+    return value if isinstance(value, str) else payload(raw, 200) + " "

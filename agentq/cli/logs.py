@@ -1,0 +1,81 @@
+"""How ``agentq worker`` logs: lines for people on a terminal, one JSON object per line otherwise."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from agentq.settings import LogSettings
+from agentq.telemetry.redact import redact
+
+_SHORT: Final = ("run_id", "worker", "child_id")
+_ID_CHARACTERS: Final = 12
+Render = Callable[[dict[str, Any]], str]
+
+
+def configure(settings: LogSettings) -> None:
+    """Send the logs of this process to stderr, as ``settings`` say."""
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(EventFormatter(_console(colours=sys.stderr.isatty()) if console else _json))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("agentq").setLevel(settings.level.upper())
+
+
+class EventFormatter(logging.Formatter):
+    """Renders agentq's events by their fields, and any other record by its message."""
+
+    def __init__(self, render: Render) -> None:
+        """``render`` turns time, level, event and fields into a line."""
+        super().__init__()
+        self._render = render
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one record as a line; a traceback is part of it."""
+        fields = getattr(record, "agentq", None)
+        line: dict[str, Any] = {"timestamp": record.created, "level": record.levelname.lower()}
+        if isinstance(fields, dict):
+            line |= {name: value for name, value in fields.items() if value is not None}
+        else:
+            line |= {"event": redact(record.getMessage()), "logger": record.name}
+        if record.exc_info:
+            line["exception"] = redact("".join(traceback.format_exception(*record.exc_info)).rstrip())
+        return self._render(line)
+
+
+def _json(line: dict[str, Any]) -> str:
+    at = datetime.fromtimestamp(line.pop("timestamp"), UTC)
+    stamp = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return msgspec.json.encode({"timestamp": stamp, **line}, enc_hook=str).decode()
+
+
+def _console(*, colours: bool) -> Render:
+    import structlog  # noqa: PLC0415 - JSON lines do not need it
+
+    render = structlog.dev.ConsoleRenderer(
+        colors=colours,
+        pad_event_to=18,
+        pad_level=True,
+        sort_keys=False,
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+
+    def line(fields: dict[str, Any]) -> str:
+        fields["timestamp"] = datetime.fromtimestamp(fields["timestamp"]).astimezone().strftime("%H:%M:%S")
+        for name in _SHORT:
+            if isinstance(fields.get(name), str):
+                fields[name] = fields[name][:_ID_CHARACTERS]
+        for name, value in fields.items():
+            if isinstance(value, float):
+                fields[name] = float(f"{value:.3g}")
+        return str(render(None, fields["level"], fields))
+
+    return line

@@ -1,0 +1,120 @@
+"""What commands that need only the store have in common: their options, opening it, finding a run by the start of its id."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
+
+import click
+
+from agentq import settings
+from agentq.cli.problem import EX_NO_INPUT, Problem
+from agentq.errors import AgentQError, InvalidArgument, NotFound
+from agentq.message import Run, RunQuery, Worker
+
+if TYPE_CHECKING:
+    from agentq.stores.base import Store
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+_MIN_PREFIX = 4
+_FULL_ID = 26
+
+
+def store_option(command: F) -> F:
+    """Add ``--store``."""
+    return click.option("--store", "store_url", metavar="URL", help="The store; AGENTQ_STORE, else ./agentq.db.")(command)
+
+
+def json_option(command: F) -> F:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+
+
+def store_url(given: str | None) -> str:
+    """Return the URL that is meant: the option, the environment, the default."""
+    return given or settings.load().store.url
+
+
+def store_file(url: str) -> Path | None:
+    """Return the file behind a SQLite URL or bare path, as `agentq.stores.open_store` reads it; None for other stores."""
+    scheme, colon, rest = url.partition(":")
+    if not colon or len(scheme) == 1 or "/" in scheme:
+        return Path(url)
+    if scheme != "sqlite":
+        return None
+    return Path(unquote("/" + rest.lstrip("/") if rest.startswith("///") else rest))
+
+
+def read(url: str | None, action: Callable[[Store], Awaitable[T]]) -> T:
+    """Open the store that exists already, do ``action`` with it, close it."""
+    meant = store_url(url)
+    file = store_file(meant)
+    if file is not None and not file.exists():
+        raise Problem(
+            f"there is no store at {file.resolve()}",
+            hint="a worker, `agentq run` or `agentq enqueue` creates it; --store or AGENTQ_STORE says where it is",
+            code=EX_NO_INPUT,
+        )
+    if meant.startswith("memory:"):
+        raise Problem(
+            "memory: is seen by the process that made it alone", hint="give --store a file, such as sqlite:./agentq.db"
+        )
+
+    async def inside() -> T:
+        from agentq.stores import open_store  # noqa: PLC0415 - help and completion need no store
+
+        async with open_store(meant) as store:
+            return await action(store)
+
+    return asyncio.run(inside())
+
+
+async def find_run(store: Store, word: str) -> Run:
+    """Return the run whose id starts with ``word``; ``last`` is the newest one."""
+    if word == "last":
+        newest = await store.runs(RunQuery(limit=1))
+        if not newest:
+            raise NotFound("there are no runs yet")
+        return newest[0]
+    if len(word) < _MIN_PREFIX:
+        raise InvalidArgument("RUN", word, f"give at least {_MIN_PREFIX} characters of the run's id, or `last`")
+    word = word.lower()
+    found = [run for run in await store.runs(RunQuery(ids=(word,), limit=20)) if run.id.startswith(word)]
+    if not found:
+        raise NotFound(f"no run's id starts with {word!r}" if len(word) < _FULL_ID else f"there is no run {word}")
+    if len(found) > 1:
+        shown = "\n".join(f"{run.id}  {run.task}  {run.state.value}" for run in found)
+        raise Problem(f"{word!r} is the start of several runs", hint=shown)
+    return found[0]
+
+
+async def find_worker(store: Store, word: str) -> Worker:
+    """Return the live worker whose id, or pod, starts with ``word``."""
+    workers = (await store.census()).workers
+    found = [worker for worker in workers if worker.id.startswith(word) or worker.pod == word]
+    if not found:
+        raise NotFound(f"no live worker's id starts with {word!r}, and none runs in a pod of that name")
+    if len(found) > 1:
+        raise Problem(f"{word!r} is the start of several workers", hint="\n".join(worker.id for worker in found))
+    return found[0]
+
+
+class RunId(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on only
+    """A run id, its start, or ``last``; completed from the store."""
+
+    name = "run"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """Offer the newest runs; nothing if the store cannot be read."""
+        del param
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only for completion
+
+        try:
+            runs = read(ctx.params.get("store_url"), lambda store: store.runs(RunQuery(limit=50)))
+        except (AgentQError, click.ClickException, OSError):
+            return []
+        return [CompletionItem(run.id, help=f"{run.task} {run.state.value}") for run in runs if run.id.startswith(incomplete)]

@@ -1,0 +1,138 @@
+"""``agentq run``: enqueue a run and work on it in this process, with progress; started again, it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentq.cli import output
+from agentq.cli.enqueue import bound, call_options, print_result
+from agentq.cli.follow import Moment, Progress, moments
+from agentq.cli.problem import EX_FAILED, Problem, note
+from agentq.cli.reading import json_option, store_option
+from agentq.cli.signals import stopping
+from agentq.cli.target import app_of, load_task
+from agentq.cli.working import changed, opened, read_settings
+from agentq.errors import NotFound
+from agentq.message import Reply, Requeue, Run, RunState
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ
+    from agentq.settings import WorkerSettings
+
+
+@click.command()
+@click.argument("target", metavar="MODULE:TASK")
+@click.argument("words", nargs=-1, metavar="[NAME=VALUE]… | JSON | -")
+@call_options
+@click.option(
+    "-c", "--concurrency", type=click.IntRange(1), help="Runs at a time: this one and those that it calls. Default 8."
+)
+@click.option("--retry", "again", is_flag=True, help="If the run of this key has failed, give it another set of attempts.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@store_option
+@json_option
+def run(
+    target: str,
+    words: tuple[str, ...],
+    *,
+    concurrency: int | None,
+    again: bool,
+    quiet: bool,
+    store_url: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    r"""Enqueue MODULE:TASK and work on it here, children included; print its result on stdout, progress on stderr.
+
+    With --key it can be started again: after a crash or a kill it goes on at once where the journal ends, and when it
+    is done its result is printed again. Ctrl-C hands it back cleanly, twice stops at once; nothing recorded is lost.
+
+    \b
+    Examples:
+      agentq run hello:agent goal="what is new?" --key g1
+      agentq run hello:report topic=k8s limit=5 --json | jq .result
+    """
+    task = load_task(target)
+    call = bound(task, words, options)
+    limits = changed(read_settings().worker, concurrency=concurrency, health_port=None)
+    logging.getLogger("agentq").setLevel(logging.CRITICAL)  # the progress says it all
+    sys.exit(asyncio.run(_run(app_of(task), call, limits, store_url, again=again, quiet=quiet, as_json=as_json)))
+
+
+async def _run(
+    app: AgentQ, call: Any, limits: WorkerSettings, store_url: str | None, *, again: bool, quiet: bool, as_json: bool
+) -> int:
+    from agentq.worker import Worker  # noqa: PLC0415 - `--help` does not load the runtime
+
+    async with opened(app, store_url):
+        (handle,) = await app.enqueue_many([call])
+        if again and await app.store.command(Requeue(run_id=handle.id)) is Reply.DONE and not quiet:
+            note(f"{handle.id} gets another set of attempts")
+        if not quiet:
+            note(f"{call.task.name} {handle.id} · {app.store.where}")
+        made = Worker(app, limits, root=handle.id)
+        with stopping(made.drain, made.abort) as asked, Progress(quiet=quiet) as progress:
+            working = asyncio.create_task(made.run())
+            try:
+                last = await _watch(app, handle.id, working, progress)
+            finally:
+                made.drain("the run is over")
+                await working
+        if not last.state.final:
+            return _interrupted(last, asked.exit_code, quiet=quiet)
+        return await _finish(handle, last, as_json=as_json)
+
+
+async def _watch(app: AgentQ, run_id: str, working: asyncio.Task[Any], progress: Progress) -> Run:
+    """Show progress until the run is final or the worker has stopped; returns the run as it is then."""
+    last: Moment | None = None
+
+    async def look() -> None:
+        nonlocal last
+        async for moment in moments(app.store, run_id):
+            last = moment
+            progress.show(moment)
+
+    looking = asyncio.create_task(look())
+    done, _ = await asyncio.wait({looking, working}, return_when=asyncio.FIRST_COMPLETED)
+    if looking in done:
+        looking.result()
+    else:
+        looking.cancel()
+        await asyncio.wait({looking})
+        working.result()
+    if last is None or not last.run.state.final:
+        async for moment in moments(app.store, run_id):
+            progress.show(moment)
+            return moment.run
+    if last is None:
+        raise NotFound(f"run {run_id} is not there any more")
+    return last.run
+
+
+def _interrupted(last: Run, exit_code: int, *, quiet: bool) -> int:
+    if not quiet:
+        note(f"stopped after {last.steps} steps; the same command goes on there (without a --key: agentq worker)")
+    return exit_code or EX_FAILED
+
+
+async def _finish(handle: Any, last: Run, *, as_json: bool) -> int:
+    if last.state is RunState.SUCCEEDED:
+        print_result(await handle.result(), run_id=handle.id, as_json=as_json)
+        return 0
+    if as_json:
+        output.write_json({"id": last.id, "state": last.state.value, "failure": last.failure})
+        return EX_FAILED
+    if last.failure is None:
+        raise Problem(f"run {last.id} was {last.state.value}", code=EX_FAILED)
+    hint = (
+        f"agentq runs show {last.id}    what happened\n"
+        f"agentq runs retry {last.id}   another set of attempts (or: agentq run … --retry)"
+    )
+    where = f" in step {last.failure.step}" if last.failure.step else ""
+    raise Problem(f"run {last.id} failed{where}: {last.failure.type}: {last.failure.message}", hint=hint, code=EX_FAILED)

@@ -1,0 +1,169 @@
+"""``agentq runs``: list them, look into one, steer them. Needs only the store, not the code of the tasks."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+from rich.text import Text
+
+from agentq.cli import output, steer
+from agentq.cli.problem import Problem
+from agentq.cli.reading import RunId, find_run, json_option, read, store_option
+from agentq.cli.shown import RunView, load_view, view_json
+from agentq.cli.text import age, bar, duration, one_line, short_ids
+from agentq.cli.timeline import render
+from agentq.message import Run, RunQuery, RunState
+
+if TYPE_CHECKING:
+    from agentq.stores.base import Store
+
+_BAR = 8
+
+
+@click.group()
+def runs() -> None:
+    r"""List runs, look into one, cancel, pause, retry, answer or fork it.
+
+    RUN is a run's id, the first few characters of it, or `last`.
+
+    \b
+    Examples:
+      agentq runs list --state running --state waiting
+      agentq runs show last
+      agentq runs signal 06cknh approved true
+    """
+
+
+@runs.command("list")
+@click.option("-s", "--state", "states", multiple=True, type=click.Choice([one.value for one in RunState]), help="Only these.")
+@click.option("-q", "--queue", help="Only of this queue.")
+@click.option("-t", "--task", help="Only of this task.")
+@click.option("--tenant", help="Only of this tenant.")
+@click.option("--parent", "parent_id", metavar="RUN", type=RunId(), help="Only the children of this run.")
+@click.option("-n", "--limit", default=30, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
+@store_option
+@json_option
+def list_runs(
+    *,
+    states: tuple[str, ...],
+    queue: str | None,
+    task: str | None,
+    tenant: str | None,
+    parent_id: str | None,
+    limit: int,
+    store_url: str | None,
+    as_json: bool,
+) -> None:
+    r"""List runs, newest first.
+
+    \b
+    Examples:
+      agentq runs list
+      agentq runs list --state failed --task report
+      agentq runs list --json | jq -r '.[].id'
+    """
+
+    async def query(store: Store) -> list[Run]:
+        parent = (await find_run(store, parent_id)).id if parent_id else None
+        wanted = RunQuery(
+            states=tuple(RunState(one) for one in states), queue=queue, task=task, tenant=tenant, parent_id=parent, limit=limit
+        )
+        return await store.runs(wanted)
+
+    found = read(store_url, query)
+    if as_json:
+        output.write_json([output.plain(run) for run in found])
+        return
+    if not found:
+        click.echo("no runs" + (" match" if any((states, queue, task, tenant, parent_id)) else " yet"))
+        return
+    _table(found, full=len(found) == limit)
+
+
+def _table(found: list[Run], *, full: bool) -> None:
+    console = output.console()
+    ids = short_ids([run.id for run in found])
+    now = time.time()
+    shown = output.table(
+        "RUN", "TASK", "STATE", "TRY", "STEPS", "AGE", "TOOK", "", right=("TRY", "STEPS", "AGE", "TOOK"), grow=""
+    )
+    room = max(20, console.width - 78)
+    for run in found:
+        shown.add_row(
+            Text(ids[run.id], style="bold" if not run.state.final else ""),
+            Text(run.task),
+            output.state(run),
+            *output.cells(
+                run.attempt, run.steps, age(now - run.submitted_at), _took(run, now), dim=(0, 2) if run.attempt == 1 else (2,)
+            ),
+            about(run, room),
+        )
+    console.print(shown)
+    if full:
+        console.print(Text(f"… the newest {len(found)}; -n shows more", style="bright_black"))
+
+
+def _took(run: Run, now: float) -> str:
+    """How long from its first start to its end, or to now."""
+    if run.started_at is None:
+        return ""
+    return duration(max(0.0, (run.finished_at or now) - run.started_at))
+
+
+def about(run: Run, width: int) -> Text:
+    """Say in one line what a run is doing, or what became of it."""
+    if run.state is RunState.FAILED and run.failure:
+        return Text(one_line(f"{run.failure.type}: {run.failure.message}", width), style="red")
+    if run.state.final:
+        return Text("")
+    text = Text()
+    if run.progress is not None:
+        text.append(bar(run.progress, _BAR), style="cyan on grey23").append(f" {run.progress:4.0%} ", style="cyan")
+    if run.state is RunState.QUEUED and run.due_at and run.due_at > time.time():
+        text.append(f"in {duration(run.due_at - time.time())} ", style="bright_black")
+    if run.failure:
+        text.append(one_line(f"after {run.failure.type}: {run.failure.message}", width), style="yellow")
+    else:
+        text.append(one_line(run.progress_note or run.last_step, width))
+    return text
+
+
+@runs.command("show")
+@click.argument("run", type=RunId())
+@click.option("-f", "--follow", is_flag=True, help="Keep looking until the run is final.")
+@click.option("--all", "everything", is_flag=True, help="Show every step, not only the first and last ones.")
+@click.option("--values", is_flag=True, help="Show what each step returned.")
+@store_option
+@json_option
+def show(*, run: str, follow: bool, everything: bool, values: bool, store_url: str | None, as_json: bool) -> None:
+    r"""Show one run: what it is, a timeline of its steps, what it waits for, what became of it.
+
+    \b
+    Examples:
+      agentq runs show last
+      agentq runs show 06cknh --follow
+      agentq runs show 06cknh --json | jq .steps
+    """
+    if follow and as_json:
+        raise Problem("--follow draws a screen; --json prints once", hint="leave one of them out", code=2)
+    if follow:
+        from agentq.cli.follow import follow_run  # noqa: PLC0415 - draws live, which the others do not
+
+        read(store_url, lambda store: follow_run(store, run, values=values))
+        return
+
+    async def look(store: Store) -> RunView:
+        return await load_view(store, await find_run(store, run), values=values or as_json)
+
+    view = read(store_url, look)
+    if as_json:
+        output.write_json(view_json(view))
+        return
+    console = output.console()
+    console.print(render(view, width=console.width, now=time.time(), everything=everything, values=values))
+
+
+for _command in steer.COMMANDS:
+    runs.add_command(_command)

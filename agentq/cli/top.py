@@ -1,0 +1,148 @@
+"""``agentq top``: one live screen of queues, workers with their slots, and the runs that are on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.text import Text
+
+from agentq.cli import output
+from agentq.cli.problem import Problem
+from agentq.cli.queues import queue_table
+from agentq.cli.reading import json_option, read, store_option
+from agentq.cli.runs import about
+from agentq.cli.text import count, duration, short_ids
+from agentq.cli.workers import worker_table
+from agentq.message import Census, Run, RunQuery, RunState
+from agentq.settings import redacted
+
+if TYPE_CHECKING:
+    from agentq.stores.base import Store
+
+_ACTIVE = (RunState.RUNNING, RunState.WAITING)
+_QUIET_S = 2.0
+"""How often the screen moves when nothing happens."""
+
+
+@click.command()
+@click.option("--once", is_flag=True, help="Print it once and exit.")
+@click.option(
+    "--interval", default=0.5, show_default=True, type=click.FloatRange(0.1, 60), help="Seconds between two looks at least."
+)
+@store_option
+@json_option
+def top(*, once: bool, interval: float, store_url: str | None, as_json: bool) -> None:
+    r"""Watch queues, workers and running runs on one screen. Ctrl-C leaves.
+
+    \b
+    Examples:
+      agentq top
+      agentq top --once
+    """
+    if as_json:
+        census, active, _ = read(store_url, lambda store: _look(store, 1000))
+        output.write_json({
+            "queues": list(census.queues),
+            "workers": [output.plain(worker) for worker in census.workers],
+            "runs": [output.plain(run) for run in active],
+        })  # fmt: skip
+        return
+    console = output.console()
+    if not once and not console.is_terminal:
+        raise Problem("`agentq top` draws on a terminal, and stdout is none", hint="agentq top --once prints it once", code=2)
+    try:
+        read(store_url, lambda store: _once(store, console) if once else _live(store, console, interval))
+    except KeyboardInterrupt:
+        return
+
+
+async def _look(store: Store, limit: int) -> tuple[Census, list[Run], list[Run]]:
+    census = await store.census()
+    active = await store.runs(RunQuery(states=_ACTIVE, limit=limit))
+    ended = await store.runs(RunQuery(states=(RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED), limit=5))
+    active.sort(key=lambda run: (run.state is not RunState.RUNNING, run.started_at or run.submitted_at))
+    return census, active, ended
+
+
+async def _once(store: Store, console: Console) -> None:
+    census, active, ended = await _look(store, 50)
+    console.print(screen(census, active, ended, where=store.where, width=console.width, height=0, now=time.time()))
+
+
+async def _live(store: Store, console: Console, interval: float) -> None:
+    tick = -1
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            census, active, ended = await _look(store, console.height)
+            size = {"width": console.width, "height": console.height}
+            live.update(screen(census, active, ended, where=store.where, now=time.time(), **size), refresh=True)
+            await asyncio.sleep(interval)
+            tick = await store.watch("news", tick, max(0.0, _QUIET_S - interval))
+
+
+def screen(
+    census: Census, active: Sequence[Run], ended: Sequence[Run], *, where: str, width: int, height: int, now: float
+) -> RenderableType:
+    """Return the whole screen; with a ``height`` the runs are cut to what fits."""
+    busy, slots = (sum(getattr(worker, name) for worker in census.workers) for name in ("busy", "slots"))
+    waiting = sum(stats.runnable for stats in census.queues)
+    title = Text.assemble(
+        ("agentq top", "bold"),
+        (f"  {time.strftime('%H:%M:%S', time.localtime(now))}  ", "bright_black"),
+        f"{count(len(census.workers), 'worker')} · {busy} of {count(slots, 'slot')} busy · backlog {waiting:,}",
+        (f"  {redacted(where)}", "bright_black"),
+        overflow="ellipsis",
+        no_wrap=True,
+    )
+    parts: list[RenderableType] = [title]
+    ids = short_ids([run.id for run in (*active, *ended)])
+    if census.queues:
+        parts.append(_section(queue_table(census.queues, census.workers)))
+    if census.workers:
+        parts.append(_section(worker_table(census.workers, now)))
+    room = height - 8 - len(census.queues) - len(census.workers) - len(ended) if height else len(active)
+    parts.append(_section(_runs(active, ids, max(3, room), width, now)))
+    if ended:
+        parts.append(_section(_ended(ended, ids, width, now)))
+    return Group(*parts)
+
+
+def _section(inner: RenderableType) -> Padding:
+    return Padding(inner, (1, 0, 0, 0))
+
+
+def _runs(active: Sequence[Run], ids: Mapping[str, str], room: int, width: int, now: float) -> RenderableType:
+    if not active:
+        return Text("nothing runs or waits", style="bright_black")
+    made = output.table("RUN", "TASK", "STATE", "STEPS", "FOR", "LAST STEP", "", right=("STEPS", "FOR"), grow="")
+    for run in active[:room]:
+        made.add_row(
+            Text(ids[run.id], style="bold"),
+            Text(run.task),
+            output.state(run),
+            Text(str(run.steps)),
+            Text(duration(max(0.0, now - (run.started_at or run.submitted_at))), style="bright_black"),
+            Text(run.last_step[:24]),
+            about(run, max(20, width - 84)),
+        )
+    more = Text(f"… and {len(active) - room} more", style="bright_black") if len(active) > room else Text("")
+    return Group(made, more) if more.plain else made
+
+
+def _ended(ended: Sequence[Run], ids: Mapping[str, str], width: int, now: float) -> RenderableType:
+    made = output.table("ENDED", "TASK", "STATE", "STEPS", "AGO", "", right=("STEPS", "AGO"), grow="")
+    for run in ended:
+        made.add_row(
+            *output.cells(ids[run.id], run.task),
+            output.state(run),
+            *output.cells(run.steps, duration(max(0.0, now - (run.finished_at or now))), dim=(0, 1)),
+            about(run, max(20, width - 70)),
+        )
+    return made

@@ -1,0 +1,134 @@
+"""``agentq worker``: serve an app's queues until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentq.cli import logs
+from agentq.cli.problem import note, warn
+from agentq.cli.reading import store_option
+from agentq.cli.signals import stopping
+from agentq.cli.target import load_app
+from agentq.cli.text import count
+from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
+from agentq.settings import seconds, share
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ
+    from agentq.settings import WorkerSettings
+    from agentq.worker import Worker, WorkerReport
+
+
+@click.command()
+@click.argument("target", metavar="MODULE:AQ")
+@click.option("-c", "--concurrency", type=click.IntRange(1), help="Slots: runs at a time. Default 8.")
+@click.option("-p", "--processes", type=click.IntRange(1), help="Worker processes, each with so many slots. Default 1.")
+@click.option("--health-port", type=click.IntRange(0, 65535), help="Serve /healthz /readyz /status /metrics here; 0: any port.")
+@click.option("--health-host", help="Address for it. Default 0.0.0.0.")
+@click.option("--drain", "drain_s", metavar="TIME", type=seconds, help="For running steps to end after SIGTERM. Default 25s.")
+@click.option("--max-runs", type=click.IntRange(1), help="Begin anew after so many runs.")
+@click.option("--max-memory", metavar="SHARE", type=share, help="Begin anew above this share of the memory limit, such as 80%.")
+@click.option("--pool", help="The deployment it belongs to.")
+@click.option("--with-parent", is_flag=True, hidden=True, help="Drain when stdin, a pipe held by the parent, closes.")
+@worker_options
+@store_option
+def worker(
+    target: str, store_url: str | None, log_level: str | None, log_format: str | None, *, with_parent: bool, **given: Any
+) -> None:
+    r"""Work on the runs of an AgentQ, in slots, until SIGTERM or Ctrl-C.
+
+    The first signal drains: each run stops at its next step and is handed back, then the worker exits 0.
+    The second stops at once; the next worker goes on where the journal ends.
+
+    \b
+    Examples:
+      agentq worker hello:aq
+      agentq worker hello:aq --concurrency 16 --processes 2
+      agentq worker hello:aq --queue urgent=3 --queue reports
+      agentq worker hello:aq --health-port 8080 --log json
+
+    Everything can be set by environment too: AGENTQ_STORE, AGENTQ_CONCURRENCY, AGENTQ_QUEUES, AGENTQ_HEALTH_PORT, …
+    """
+    found = read_settings()
+    given["queues"] = weights(given["queues"])
+    limits = changed(found.worker, **given)
+    logs.configure(changed_log(found.log, log_level, log_format))
+    if limits.processes > 1:
+        from agentq.cli.processes import supervise  # noqa: PLC0415 - one process needs none of it
+
+        load_app(target)  # what is wrong with it is said once, not by each process
+        sys.exit(supervise(target, limits, store_url, words=_words(found.worker, limits, log_level, log_format)))
+    app = load_app(target)
+    if not app.tasks:
+        warn(f"{target} has no tasks: nothing will be claimed. Import the modules that declare them.")
+    sys.exit(asyncio.run(serve(app, limits, store_url, with_parent=with_parent)))
+
+
+def changed_log(base: Any, level: str | None, form: str | None) -> Any:
+    """Return the log settings with what was given on the command line."""
+    return replace(base, level=level or base.level, format=form or base.format)
+
+
+async def serve(app: AgentQ, limits: WorkerSettings, store_url: str | None, *, with_parent: bool = False) -> int:
+    """Run one worker in this process until it has drained; returns the exit code."""
+    from agentq.worker import Worker  # noqa: PLC0415 - `--help` does not load the runtime
+
+    async with opened(app, store_url):
+        made = Worker(app, limits)
+        with serving(made, limits, census_of(app)) as port, stopping(made.drain, made.abort) as asked:
+            if with_parent:
+                _watch_parent(made)
+            else:
+                _greet(app, limits, port)
+            gc.freeze()  # what is loaded now stays: no collection needs to look at it again
+            report = await made.run()
+    return ended(made, report, aborted=asked.times > 1, signal_code=asked.exit_code)
+
+
+def _watch_parent(made: Worker) -> None:
+    """Drain when the parent is gone, however it went: the pipe that it holds closes."""
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        loop.remove_reader(0)
+        made.drain("the parent process has ended")
+
+    loop.add_reader(0, gone)
+
+
+def ended(made: Worker, report: WorkerReport, *, aborted: bool, signal_code: int) -> int:
+    """Turn the end of a worker into an exit code; a recycled one begins anew in the same process id."""
+    del made
+    if getattr(report, "recycled", False) and not signal_code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - ourselves, with the same arguments
+    return signal_code if aborted else 0
+
+
+def _greet(app: AgentQ, limits: WorkerSettings, port: int | None) -> None:
+    if not sys.stderr.isatty():
+        return
+    queues = ", ".join(f"{name}={weight}" if weight > 1 else name for name, weight in limits.queues) or ", ".join(app.queues)
+    note(f"{app.name}: {count(len(app.tasks), 'task')}, {count(limits.concurrency, 'slot')}, queues {queues}")
+    note(f"store {app.store.where}" + (f" · health on port {port}" if port else "") + " · Ctrl-C drains, twice stops at once")
+
+
+def _words(base: WorkerSettings, limits: WorkerSettings, log_level: str | None, log_format: str | None) -> list[str]:
+    """Return the options that a child process needs to work like its parent; the environment is inherited."""
+    words = ["--concurrency", str(limits.concurrency), "--drain", f"{limits.drain_s}s", "--pool", limits.pool]
+    for name, weight in limits.queues:
+        words += ["--queue", f"{name}={weight}"]
+    for option, value in (("--max-runs", limits.max_runs), ("--max-memory", limits.max_memory)):
+        if value is not None and value != getattr(base, option[2:].replace("-", "_")):
+            words += [option, str(value)]
+    for option, word in (("--log-level", log_level), ("--log", log_format)):
+        words += [option, word] if word else []
+    return words

@@ -1,0 +1,106 @@
+"""What the commands that work have in common: opening the app, health and metrics, signals, the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from agentq import settings
+from agentq.cli.problem import warn
+from agentq.telemetry import add_sink, remove_sink
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ
+    from agentq.message import Census
+    from agentq.settings import Settings, WorkerSettings
+    from agentq.worker import Worker
+
+F = TypeVar("F", bound=Callable[..., Any])
+_CENSUS_WAIT_S = 2.0
+"""How long a scrape waits for the store before it shows the figures of the scrape before."""
+
+
+def read_settings() -> Settings:
+    """Read the environment and say what in it means nothing."""
+    found = settings.load()
+    for text in found.warnings:
+        warn(text)
+    return found
+
+
+def opened(app: AgentQ, store_url: str | None) -> AbstractAsyncContextManager[AgentQ]:
+    """Return the app as a context manager, on the store of ``--store`` if that is given."""
+    return app.using(store=store_url) if store_url else app
+
+
+def changed(base: WorkerSettings, **given: Any) -> WorkerSettings:
+    """Return the settings with what was given on the command line."""
+    return replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def weights(words: tuple[str, ...]) -> tuple[tuple[str, int], ...] | None:
+    """Read ``--queue urgent=3 --queue reports``; None when there is none."""
+    if not words:
+        return None
+    try:
+        return tuple(pair for word in words for pair in settings.weighted_queues(word))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--queue") from error
+
+
+def worker_options(command: F) -> F:
+    """Add the options that every command with a worker has."""
+    for option in (
+        click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default info."),
+        click.option(
+            "--log", "log_format", type=click.Choice(["auto", "console", "json"]), help="Default: console on a terminal."
+        ),
+        click.option("-q", "--queue", "queues", multiple=True, metavar="NAME[=WEIGHT]", help="Serve only these; repeat it."),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def serving(worker: Worker, limits: WorkerSettings, census: Callable[[], Census | None] | None) -> Iterator[int | None]:
+    """Serve health and metrics of ``worker`` if a port is set; yields the port."""
+    if limits.health_port is None:
+        yield None
+        return
+    from agentq.telemetry.metrics import MetricsSink  # noqa: PLC0415 - a worker without a port does not pay for it
+    from agentq.worker.health import HealthServer  # noqa: PLC0415 - as above
+
+    sink = MetricsSink(status=worker.status, census=census)
+    add_sink(sink)
+    try:
+        with HealthServer(
+            alive=worker.alive,
+            ready=lambda: (worker.ready, "ready" if worker.ready else "not ready: no contact with the store yet, or draining"),
+            status=worker.status,
+            metrics=sink.render,
+            host=limits.health_host,
+            port=limits.health_port,
+        ) as server:
+            yield server.port
+    finally:
+        remove_sink(sink)
+
+
+def census_of(app: AgentQ) -> Callable[[], Census | None]:
+    """Return a function for other threads that reads the queues; None when the store does not answer in time."""
+
+    def look() -> Census | None:
+        async def inside() -> Census:
+            return await asyncio.wait_for(app.store.census(), _CENSUS_WAIT_S)
+
+        try:
+            return asyncio.run(inside())
+        except Exception:  # noqa: BLE001 - a scrape must answer whatever is wrong with the store
+            return None
+
+    return look
