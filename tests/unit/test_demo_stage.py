@@ -5,8 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
+from agentq.cli import demo as command
 from agentq.cli.demo_agent.effects import Effect
 from agentq.cli.demo_agent.values import Finding, Report, Source
 from agentq.cli.demo_stage.crew import Crew, Fate, Member, environment
@@ -185,7 +187,7 @@ def test_the_screen_fits_and_shows_runs_workers_and_events(crew):
     shown = printed(render(now, story, title="SQLite", width=80, height=24))
     assert len(shown.splitlines()) <= 24
     assert max(map(len, shown.splitlines())) <= 80
-    for part in ("SQLite", "Which modules", "search", "● worker 1", "↻ 9", "✓ succeeded", "pid 200", "event 49"):
+    for part in ("SQLite", "Which modules", "search", "● worker 1", "at 9", "✓ succeeded", "pid 200", "event 49"):
         assert part in shown
 
 
@@ -195,3 +197,13 @@ def test_the_ending_shows_numbers_and_sources():
     finding = Finding("tasks cancel", [Source("asyncio/tasks.py", 198, "def cancel(self):")])
     report = Report(goal="Where?", answer="There.", findings=[finding], model="m", turns=3, tool_calls=5)
     assert "asyncio/tasks.py:198  def cancel(self):" in printed(render_report(report))
+
+
+@pytest.mark.parametrize(("words", "true", "code"), [([], True, 0), ([], False, 1), (["--keep"], True, 0)])
+def test_the_folder_goes_unless_it_is_kept(tmp_path, monkeypatch, words, true, code):
+    monkeypatch.setattr(command.tempfile, "mkdtemp", lambda prefix: str(tmp_path / prefix))
+    monkeypatch.setattr(command, "_perform", lambda *_, **__: (tmp_path / "agentq-demo-").mkdir() or true)
+    result = CliRunner().invoke(command.demo, words)
+    assert result.exit_code == code
+    assert (tmp_path / "agentq-demo-").exists() == bool(words)
+    assert ("agentq runs list --store sqlite:///" in result.output) == bool(words)

@@ -61,13 +61,13 @@ class Crew:
     members: list[Member] = field(default_factory=list)
 
     def start(self) -> Member:
-        """Start a worker as a person would, with ``agentq worker``; it logs to a file of its own."""
+        """Start ``agentq worker``; it logs to a file of its own and drains when this process is gone, however it went."""
         number = len(self.members) + 1
         log = self.folder / f"worker-{number}.log"
-        command = [sys.executable, "-m", "agentq", "worker", APP, "--concurrency", str(self.slots)]
+        command = [sys.executable, "-m", "agentq", "worker", APP, "--concurrency", str(self.slots), "--with-parent"]
         with log.open("wb") as output:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and our own module
-                command, cwd=self.folder, env=self.environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                command, cwd=self.folder, env=self.environ, stdin=subprocess.PIPE, stdout=output, stderr=output
             )
         member = Member(number, process, log)
         self.members.append(member)
@@ -112,6 +112,8 @@ class Crew:
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 member.process.wait()
+            if member.process.stdin:
+                member.process.stdin.close()
 
 
 def environment(store: str, effects: Path, think_s: float) -> dict[str, str]:

@@ -48,7 +48,7 @@ def event_line(event: Event, width: int) -> Text:
 
 
 def _runs(rows: list[Run], look: Look, story: Story, width: int) -> Table:
-    made = table("run", "goal", "", "steps", "last", "", "", right=("steps",), grow="goal")
+    made = table("run", "goal", "", "steps", "last", "", "resumed", right=("steps",), grow="goal")
     for run in sorted(rows, key=lambda run: [int(part) for part in story.label(run).split(".")]):
         made.add_row(
             Text(story.label(run), style=DIM if run.parent_id else ""),
@@ -57,7 +57,7 @@ def _runs(rows: list[Run], look: Look, story: Story, width: int) -> Table:
             Text(str(run.steps) if run.steps else "", style=DIM),
             Text(run.last_step.removeprefix("ctx.").partition(":")[0], style=DIM),
             _state(run, look, story),
-            Text(f"↻ {story.marks[run.id]}" if run.id in story.marks else "", style="green"),
+            Text(f"at {story.marks[run.id]}" if run.id in story.marks else "", style="green"),
         )
     return made
 

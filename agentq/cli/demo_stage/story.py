@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from agentq.cli.demo_stage.crew import Crew
 from agentq.cli.demo_stage.tally import Resumption
 from agentq.message import Entry, EntryKind, Run, RunState, Wait, Worker
@@ -84,6 +86,8 @@ class Story:
         """Take in a look; returns the runs that somebody has gone on with, for `resumed`."""
         for run in look.runs:
             label = self.label(run)
+            if run.id not in self.goals:
+                self.goals[run.id] = f"{run.task} {msgspec.json.decode(run.args).get('module', '')}".strip()
             before = self._states.get(run.id)
             self._states[run.id] = run.state
             if before is not run.state and before is not None:
