@@ -36,7 +36,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agentq.message import Failure
+    from agentq.message import Entry, Failure
 
 
 class AgentQError(Exception):
@@ -169,6 +169,8 @@ class StepFailed(AgentQError):
         super().__init__(f"step {step!r} failed: {failure.type}: {failure.message}")
         self.step = step
         self.failure = failure
+        self.entry: Entry | None = None
+        """The journal entry of the failure."""
         self.type = failure.type
         self.message = failure.message
 

@@ -1,0 +1,1 @@
+"""The worker: claims runs, runs them step by step, hands them on."""

@@ -1,0 +1,340 @@
+"""The app: where tasks and steps are declared, and what opens the store that they live in."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import re
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeVar, overload
+
+from agentq import producer, settings
+from agentq import step as step_module
+from agentq.budget import Budget
+from agentq.codec import codec_for
+from agentq.context import Context, SyncContext
+from agentq.errors import DeclarationError, InvalidArgument, NotOpen, UnknownTask
+from agentq.handle import RunHandle
+from agentq.retry import Retry
+from agentq.scope import current_scope
+from agentq.stores import open_store
+from agentq.step import Effect, Interrupted, OnMismatch, SameFunction
+from agentq.stores.base import Store
+from agentq.task import Bound, Task, declare
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Lifespan = Callable[["AgentQ"], AbstractAsyncContextManager[Any]]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+class AgentQ:
+    """A named set of tasks and the store that their runs live in."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        store: str | Store | None = None,
+        broker: str | None = None,
+        queue: str = "default",
+        lifespan: Lifespan | None = None,
+    ) -> None:
+        """Name the app; nothing is opened or read from the environment yet.
+
+        Args:
+            name: part of every run's identity; letters, digits, ``.``, ``_`` and ``-``.
+            store: URL or store; default ``AGENTQ_STORE``, else ``sqlite:./agentq.db``.
+            broker: URL; default ``AGENTQ_BROKER``, else none: the store is the queue.
+            queue: where tasks that name no queue go.
+            lifespan: an async context manager over the app, entered once per worker process (and by ``testing.run``):
+                the place to open clients.
+
+        Raises:
+            DeclarationError: the name does not fit.
+
+        """
+        if not _NAME.fullmatch(name):
+            raise DeclarationError(f"AgentQ(name={name!r}): use up to 63 letters, digits, '.', '_' or '-'")
+        self.name = name
+        self.queue = queue
+        self.lifespan = lifespan
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._given_store = store
+        self._given_broker = broker
+        self._store: Store | None = None
+        self._stack: AsyncExitStack | None = None
+        self._openings = 0
+        self._portal: _Portal | None = None
+
+    def __repr__(self) -> str:
+        """Name and number of tasks."""
+        return f"<AgentQ {self.name}: {len(self.tasks)} tasks>"
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Every queue that a task declares, sorted."""
+        return tuple(sorted({task.queue for task in self.tasks.values()}))
+
+    @property
+    def store(self) -> Store:
+        """The open store.
+
+        Raises:
+            NotOpen: outside ``async with aq:``.
+
+        """
+        if self._store is None:
+            raise NotOpen(
+                f"AgentQ({self.name!r}) is not open: write `async with aq:` around this, "
+                "or `aq.blocking(…)` in synchronous code"
+            )
+        return self._store
+
+    @overload
+    def step(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
+    @overload
+    def step(
+        self,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        effect: Effect = "at_least_once",
+        on_interrupt: Interrupted = "fail",
+        on_mismatch: OnMismatch | None = None,
+        ignore: tuple[str, ...] = (),
+        longest: timedelta | None = None,
+    ) -> SameFunction: ...
+    def step(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a function a step: called inside a run it is journaled, called elsewhere it is just the function.
+
+        Args:
+            fn: the function, where the decorator is used without parentheses. Async, or sync (then it is called from sync
+                tasks directly and from async ones through ``ctx.thread``). Methods are welcome; ``self`` is not hashed.
+            **options: ``name`` in the journal (default the function's), ``retry`` (of a failed try; default none, the task's
+                own comes after), ``timeout`` of one try, ``effect`` (``at_least_once``: a try that died with its worker is
+                repeated; ``at_most_once``: it is not), ``on_interrupt`` (what then: ``fail``, ``retry``, ``skip`` with None,
+                or ``ask`` a person), ``on_mismatch`` (default the task's), ``ignore`` (parameters that do not belong to its
+                identity: clients, loggers), ``longest`` (a draining worker with less time left does not begin it).
+
+        Raises:
+            DeclarationError: it can never work as declared.
+
+        """
+        return step_module.step(**options) if fn is None else step_module.step(fn)
+
+    @overload
+    def task(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def task(self, fn: Callable[Concatenate[SyncContext, P], R], /) -> Task[P, R]: ...
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        attempt_timeout: timedelta | None = None,
+        budget: Budget | None = None,
+        version: str | None = None,
+        on_mismatch: Literal["error", "rerun", "ignore"] = "error",
+        isolate: bool = False,
+    ) -> _Declare: ...
+    def task(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Register a function as a task.
+
+        Args:
+            fn: the function, where the decorator is used without parentheses. Async with a `Context`, or sync with a
+                `SyncContext`; the context comes first.
+            **options: ``name`` (default the function's), ``queue``, ``retry`` (of whole attempts; default three),
+                ``timeout`` (running time over all attempts, waits excluded), ``attempt_timeout``, ``budget``, ``version``
+                (of the code, recorded when a run starts), ``on_mismatch`` (``error``, ``rerun``, ``ignore``: a resumed run
+                calls a step with other arguments than it recorded), ``isolate`` (run in a child process of its own).
+
+        Raises:
+            DeclarationError: it can never work as declared; says what to write.
+
+        """
+        if fn is None:
+            return lambda function: self._register(function, **options)
+        return self._register(fn)
+
+    def _register(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        attempt_timeout: timedelta | None = None,
+        budget: Budget | None = None,
+        version: str | None = None,
+        on_mismatch: Literal["error", "rerun", "ignore"] = "error",
+        isolate: bool = False,
+    ) -> Task[..., Any]:
+        task = declare(
+            self, fn, name=name, queue=queue or self.queue, retry=retry, timeout=timeout, attempt_timeout=attempt_timeout,
+            budget=budget, version=version, on_mismatch=on_mismatch, isolate=isolate,
+        )  # fmt: skip
+        if task.name in self.tasks:
+            raise DeclarationError(
+                f"@aq.task: two tasks are called {task.name!r} "
+                f"({self.tasks[task.name].fn.__module__} and {fn.__module__}); give one of them name=…"
+            )
+        self.tasks[task.name] = task
+        return task
+
+    def find(self, name: str) -> Task[..., Any]:
+        """Return the task of that name.
+
+        Raises:
+            UnknownTask: naming those that are registered.
+
+        """
+        task = self.tasks.get(name)
+        if task is None:
+            known = ", ".join(sorted(self.tasks)) or "none yet"
+            raise UnknownTask("task", name, f"registered with AgentQ({self.name!r}): {known}")
+        return task
+
+    def handle(self, run_id: str) -> RunHandle[Any]:
+        """Return the handle of any run; its result is plain JSON data."""
+        return RunHandle(self, run_id, codec_for(Any))
+
+    async def enqueue_many(self, calls: Iterable[Bound[R]]) -> list[RunHandle[R]]:
+        """Submit many runs at once; inside a run, a step that is done once.
+
+        Up to 5,000 are submitted all or none; more go in such chunks.
+
+        Raises:
+            KeyConflict: a key names a run with other arguments; the other calls are in.
+            NotOpen, StoreUnavailable: as `Task.enqueue`.
+
+        """
+        bound = list(calls)
+        for call in bound:
+            if not isinstance(call, Bound):
+                raise InvalidArgument("calls", call, "give task.bind(…) for each run")
+        scope = current_scope()
+        if scope is not None:
+            ids: list[str] = await scope.run.enqueue(scope, bound)
+        else:
+            now = time.time()
+            envelopes = [producer.envelope(call, app=self.name, now=now) for call in bound]
+            ids = [answer.id for answer in await producer.submit(self.store, envelopes)]
+        return [RunHandle(self, run_id, call.task.codec) for run_id, call in zip(ids, bound, strict=True)]
+
+    def blocking(self, verb: Coroutine[Any, Any, R]) -> R:
+        """Run one verb from synchronous code: Django, Flask, a shell.
+
+        The first call opens the app in a background thread of this process, which stays until the process ends.
+
+        Raises:
+            RuntimeError: called on an event loop, where ``await`` is the way.
+
+        """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            verb.close()
+            raise RuntimeError("aq.blocking(…) is for synchronous code; here is an event loop, so await the verb instead")
+        if self._portal is None:
+            self._portal = _Portal(self)
+        return self._portal.run(verb)
+
+    async def __aenter__(self) -> Self:
+        """Open the store; opening twice is fine, the last exit closes.
+
+        Raises:
+            StoreUnavailable, StoreIncompatible: from the store.
+            InvalidArgument: an environment variable or URL does not fit.
+
+        """
+        self._openings += 1
+        if self._openings > 1:
+            return self
+        try:
+            async with AsyncExitStack() as stack:
+                given = self._given_store
+                if given is None or isinstance(given, str):
+                    given = open_store(given or settings.load().store.url)
+                    self._store = await stack.enter_async_context(given)
+                else:
+                    self._store = given
+                self._stack = stack.pop_all()
+        except BaseException:
+            self._openings, self._store = 0, None
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close what this app opened."""
+        self._openings -= 1
+        if self._openings == 0:
+            stack, self._stack = self._stack, None
+            try:
+                if stack is not None:
+                    await stack.aclose()
+            finally:
+                self._store = None
+
+    @asynccontextmanager
+    async def using(self, *, store: str | Store) -> AsyncIterator[Self]:
+        """Open the app on another store for a while; tests use ``memory:``.
+
+        Raises:
+            RuntimeError: the app is open already.
+
+        """
+        if self._openings:
+            raise RuntimeError(f"AgentQ({self.name!r}) is open already; using(…) opens it itself")
+        before, self._given_store = self._given_store, store
+        try:
+            async with self:
+                yield self
+        finally:
+            self._given_store = before
+
+
+class _Declare(Protocol):
+    """Type of ``@aq.task(…)`` with options."""
+
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[SyncContext, P], R], /) -> Task[P, R]: ...
+
+
+class _Portal:
+    """A background thread with an event loop in which the app is open."""
+
+    def __init__(self, app: AgentQ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._app = app
+        threading.Thread(target=self._serve, name=f"agentq-{app.name}", daemon=True).start()
+        self.run(app.__aenter__())
+        atexit.register(self._close)
+
+    def run(self, verb: Coroutine[Any, Any, R]) -> R:
+        return asyncio.run_coroutine_threadsafe(verb, self._loop).result()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _close(self) -> None:
+        self.run(self._app.__aexit__(None, None, None))
+        self._loop.call_soon_threadsafe(self._loop.stop)

@@ -1,0 +1,187 @@
+"""What a step is: a function, its name, and how often, how long and how dangerously it may run."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_type_hints
+
+from agentq.codec import Arguments, Codec, codec_for
+from agentq.errors import DeclarationError
+from agentq.journal import RESERVED, Mismatch, OnInterrupt
+from agentq.retry import Retry
+from agentq.scope import current_scope
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Effect = Literal["at_least_once", "at_most_once"]
+Interrupted = Literal["retry", "skip", "fail", "ask"]
+OnMismatch = Literal["error", "rerun", "ignore"]
+
+
+
+class SameFunction(Protocol):
+    """Type of ``@aq.step(…)`` with options: the function keeps its signature."""
+
+    def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
+
+
+ONCE = Retry(max_attempts=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepSpec:
+    """A step's declaration; compared by identity, so that a test can replace just this one."""
+
+    name: str
+    fn: Callable[..., Any]
+    is_async: bool
+    arguments: Arguments
+    codec: Codec[Any]
+    retry: Retry = ONCE
+    timeout_s: float | None = None
+    at_most_once: bool = False
+    on_interrupt: OnInterrupt = OnInterrupt.FAIL
+    on_mismatch: Mismatch | None = None
+    """None follows the task's own."""
+    max_s: float | None = None
+    """The longest it takes, as declared: a worker with less time left does not begin it."""
+
+
+def step(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    retry: Retry | None = None,
+    timeout: timedelta | None = None,
+    effect: Effect = "at_least_once",
+    on_interrupt: Interrupted = "fail",
+    on_mismatch: OnMismatch | None = None,
+    ignore: tuple[str, ...] = (),
+    longest: timedelta | None = None,
+) -> Callable[..., Any]:
+    """Make a function a step, or return what does; see `agentq.AgentQ.step`.
+
+    Raises:
+        DeclarationError: it can never work as declared.
+
+    """
+
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        spec = _spec(function, name, ignore, retry=retry or ONCE, timeout=timeout, effect=effect,
+                     on_interrupt=on_interrupt, on_mismatch=on_mismatch, longest=longest)  # fmt: skip
+        return _wrap(function, spec)
+
+    return declare if fn is None else declare(fn)
+
+
+def spec_of(fn: Callable[..., Any]) -> StepSpec | None:
+    """The step that a function (or bound method) was declared as, if any."""
+    spec = getattr(fn, "__agentq_step__", None)
+    return spec if isinstance(spec, StepSpec) else None
+
+
+def ad_hoc(name: str, fn: Callable[..., Any], returns: Any, **options: Any) -> StepSpec:
+    """A step for one call that is not ours to decorate: its identity is its name and place, it has no arguments."""
+    return _build(name, fn, _NO_ARGUMENTS, codec_for(returns), is_async=inspect.iscoroutinefunction(fn), **options)
+
+
+def _nothing() -> None: ...
+
+
+_NO_ARGUMENTS = Arguments(_nothing)
+
+
+def _spec(function: Callable[..., Any], name: str | None, ignore: tuple[str, ...], **options: Any) -> StepSpec:
+    if not callable(function) or isinstance(function, type):
+        raise DeclarationError(f"@aq.step: {function!r} is not a function")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise DeclarationError(
+            f"@aq.step {function.__qualname__}: a generator has no single result to record; return a list, "
+            "and send pieces out with agentq.current().emit(…)"
+        )
+    is_method = _is_method(function)
+    arguments = Arguments(function, skip=1 if is_method else 0, ignore=ignore)
+    label = name or (function.__qualname__.rsplit("<locals>.", 1)[-1] if is_method else function.__name__)
+    codec = codec_for(_returns(function))
+    return _build(label, function, arguments, codec, is_async=inspect.iscoroutinefunction(function), **options)
+
+
+def _build(
+    name: str,
+    fn: Callable[..., Any],
+    arguments: Arguments,
+    codec: Codec[Any],
+    *,
+    is_async: bool,
+    retry: Retry = ONCE,
+    timeout: timedelta | None = None,
+    effect: str = "at_least_once",
+    on_interrupt: str = "fail",
+    on_mismatch: str | None = None,
+    longest: timedelta | None = None,
+) -> StepSpec:
+    if effect not in {"at_least_once", "at_most_once"}:
+        raise DeclarationError(f"step {name!r}: effect={effect!r} must be 'at_least_once' or 'at_most_once'")
+    if not name or any(char in name for char in "/~#") or name.startswith(RESERVED):
+        raise DeclarationError(
+            f"step name {name!r} must not be empty, contain '/', '~' or '#' (they separate branches) or begin with {RESERVED!r}"
+        )
+    try:
+        interrupt = OnInterrupt(on_interrupt)
+        mismatch = None if on_mismatch is None else Mismatch(on_mismatch)
+    except ValueError as error:
+        raise DeclarationError(f"step {name!r}: {error}") from None
+    return StepSpec(
+        name=name, fn=fn, is_async=is_async, arguments=arguments, codec=codec, retry=retry,
+        timeout_s=None if timeout is None else timeout.total_seconds(),
+        at_most_once=effect == "at_most_once", on_interrupt=interrupt, on_mismatch=mismatch,
+        max_s=None if longest is None else longest.total_seconds(),
+    )  # fmt: skip
+
+
+def _wrap(function: Callable[..., Any], spec: StepSpec) -> Callable[..., Any]:
+    if spec.is_async:
+
+        @functools.wraps(function)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            scope = current_scope()
+            if scope is None:
+                return await cast("Awaitable[Any]", function(*args, **kwargs))
+            return await scope.run.step(scope, spec, args, kwargs)
+
+        wrapper: Any = call_async
+    else:
+
+        @functools.wraps(function)
+        def call_sync(*args: Any, **kwargs: Any) -> Any:
+            scope = current_scope()
+            if scope is None:
+                return function(*args, **kwargs)
+            return scope.run.step_from_thread(scope, spec, args, kwargs)
+
+        wrapper = call_sync
+    wrapper.__agentq_step__ = spec
+    return cast("Callable[..., Any]", wrapper)
+
+
+def _is_method(function: Callable[..., Any]) -> bool:
+    """Whether the function is written inside a class: its first parameter is then ``self`` or ``cls``."""
+    parameters = list(inspect.signature(function).parameters)
+    inside_class = "." in function.__qualname__.rsplit("<locals>.", 1)[-1]
+    return inside_class and bool(parameters) and parameters[0] in {"self", "cls"}
+
+
+def _returns(function: Callable[..., Any]) -> Any:
+    try:
+        return get_type_hints(function, include_extras=True).get("return", Any)
+    except NameError as error:
+        raise DeclarationError(
+            f"{function.__qualname__}: the annotation of its result cannot be resolved ({error}); "
+            "import the type at module level, not only under TYPE_CHECKING"
+        ) from None

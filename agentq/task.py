@@ -1,0 +1,274 @@
+"""What a task is: a registered function with its options, and the calls of it that a producer can enqueue."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, Never, ParamSpec, TypeVar, get_type_hints
+
+from agentq.budget import Budget
+from agentq.codec import Arguments, Codec, codec_for
+from agentq.context import Context, SyncContext
+from agentq.errors import DeclarationError, InvalidArgument
+from agentq.handle import RunHandle
+from agentq.journal import Mismatch
+from agentq.retry import Retry
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """How a task's runs are run; declared once, with the function."""
+
+    name: str
+    queue: str
+    retry: Retry
+    is_async: bool
+    timeout_s: float | None = None
+    attempt_timeout_s: float | None = None
+    budget: Budget | None = None
+    version: str | None = None
+    on_mismatch: Mismatch = Mismatch.ERROR
+    isolate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """How one submission differs from the others; see `Task.options`."""
+
+    key: str | None = None
+    tenant: str | None = None
+    due_at: float | None = None
+    delay_s: float | None = None
+    priority: int = 0
+    deadline: float | None = None
+    deadline_s: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    max_attempts: int | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bound(Generic[R_co]):
+    """A call of a task that has not been made yet: the task, its arguments, its options."""
+
+    task: Task[..., R_co]
+    args: bytes
+    """The arguments as the codec wrote them."""
+    call: CallOptions
+
+    def __repr__(self) -> str:
+        """The task's name; arguments may be private."""
+        return f"<Bound {self.task.name}>"
+
+
+class Task(Generic[P, R]):
+    """A registered task function. Enqueue it; inside another run, ``ctx.call`` it."""
+
+    def __init__(self, app: AgentQ, fn: Callable[..., Any], spec: TaskSpec, *, call: CallOptions | None = None) -> None:
+        """Use ``@aq.task``."""
+        self._app = app
+        self.fn = fn
+        self.spec = spec
+        self.name = spec.name
+        self.queue = spec.queue
+        self.__name__ = fn.__name__
+        self.__doc__ = fn.__doc__
+        self.__module__ = fn.__module__
+        self._call = call or CallOptions()
+        if call is None:
+            self.arguments: Arguments = Arguments(fn, skip=1)
+            self.codec: Codec[R] = codec_for(_hints(fn).get("return", Any))
+
+    def __repr__(self) -> str:
+        """App, name and queue."""
+        return f"<Task {self._app.name}:{self.name} queue={self.queue}>"
+
+    def __call__(self, *_: object, **__: object) -> Never:
+        """Refuse: calling the function would run it outside any run.
+
+        Raises:
+            TypeError: always, with what to write instead.
+
+        """
+        raise TypeError(
+            f"task {self.name!r} is not called directly: `await {self.name}.enqueue(…)` from outside, "
+            f"`await ctx.call({self.name}, …)` inside a run, `await testing.run({self.name}.bind(…))` in a test"
+        )
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> RunHandle[R]:
+        """Submit one run and return its handle; inside a run, a step that is done once.
+
+        Raises:
+            InvalidArgument: an argument does not fit the function's annotation (nothing is submitted).
+            KeyConflict: the idempotency key names a run with other arguments.
+            NotOpen: outside ``async with aq:``.
+            StoreUnavailable: the store cannot be reached; nothing is known to be submitted.
+
+        """
+        (handle,) = await self._app.enqueue_many([self.bind(*args, **kwargs)])
+        return handle
+
+    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R]:
+        """Check and keep a call for `AgentQ.enqueue_many`, `Context.call_many`, schedules and tests.
+
+        Raises:
+            InvalidArgument: an argument does not fit the function's annotation.
+
+        """
+        return Bound(self, self.arguments.encode(args, kwargs), self._call)
+
+    def options(
+        self,
+        *,
+        key: str | None = None,
+        tenant: str | None = None,
+        delay: timedelta | None = None,
+        at: datetime | None = None,
+        priority: int | None = None,
+        deadline: datetime | timedelta | None = None,
+        tags: Mapping[str, str] | None = None,
+        max_attempts: int | None = None,
+        timeout: timedelta | None = None,
+    ) -> Task[P, R]:
+        """Return the same task with options for the submissions made through it.
+
+        Args:
+            key: idempotency key; within (app, tenant, task) it determines the run id: the same key is the same run.
+            tenant: whose run it is.
+            delay: start not before this long from the submission.
+            at: start not before this moment (with a time zone); not together with ``delay``.
+            priority: higher starts first within the queue; default 0.
+            deadline: wall-clock end, waits included; a timedelta counts from the submission.
+            tags: strings to find it by.
+            max_attempts: instead of the task's own.
+            timeout: running time, waits excluded, instead of the task's own.
+
+        Raises:
+            InvalidArgument: naming the field.
+
+        """
+        if delay is not None and at is not None:
+            raise InvalidArgument("at", at, "give either delay or at, not both")
+        if key is not None and not key:
+            raise InvalidArgument("key", key, "an idempotency key is a non-empty string")
+        if max_attempts is not None and max_attempts < 1:
+            raise InvalidArgument("max_attempts", max_attempts, "give 1 or more (1 is no retry)")
+        if delay is not None and delay < timedelta(0):
+            raise InvalidArgument("delay", delay, "give a duration of zero or more")
+        before = self._call
+        ends = deadline
+        call = replace(
+            before,
+            key=before.key if key is None else key,
+            tenant=before.tenant if tenant is None else tenant,
+            delay_s=before.delay_s if delay is None else delay.total_seconds(),
+            due_at=before.due_at if at is None else _moment("at", at),
+            priority=before.priority if priority is None else priority,
+            deadline=_moment("deadline", ends) if isinstance(ends, datetime) else before.deadline,
+            deadline_s=ends.total_seconds() if isinstance(ends, timedelta) else before.deadline_s,
+            tags={**before.tags, **(tags or {})},
+            max_attempts=before.max_attempts if max_attempts is None else max_attempts,
+            timeout_s=before.timeout_s if timeout is None else timeout.total_seconds(),
+        )
+        other: Task[P, R] = Task(self._app, self.fn, self.spec, call=call)
+        other.arguments, other.codec = self.arguments, self.codec
+        return other
+
+    def handle(self, run_id: str) -> RunHandle[R]:
+        """Return the handle of an existing run, typed by this task; nothing is looked up yet."""
+        return RunHandle(self._app, run_id, self.codec)
+
+
+def declare(
+    app: AgentQ,
+    fn: Callable[..., Any],
+    *,
+    name: str | None,
+    queue: str,
+    retry: Retry | None,
+    timeout: timedelta | None,
+    attempt_timeout: timedelta | None,
+    budget: Budget | None,
+    version: str | None,
+    on_mismatch: Literal["error", "rerun", "ignore"],
+    isolate: bool,
+) -> Task[..., Any]:
+    """Check a function and make it a task; see `AgentQ.task`."""
+    if not inspect.isfunction(fn):
+        raise DeclarationError(f"@aq.task: {fn!r} is not a function")
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise DeclarationError(f"@aq.task {fn.__name__}: a generator has no single result; return it, and stream with ctx.emit")
+    is_async = inspect.iscoroutinefunction(fn)
+    _check_context(fn, is_async=is_async)
+    if not queue or any(char in queue for char in "=, \n"):
+        raise DeclarationError(f"@aq.task {fn.__name__}: queue={queue!r} must be a name without '=', ',' or blanks")
+    for field_name, span in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
+        if span is not None and span <= timedelta(0):
+            raise DeclarationError(f"@aq.task {fn.__name__}: {field_name}={span!r} must be longer than zero")
+    try:
+        mismatch = Mismatch(on_mismatch)
+    except ValueError:
+        raise DeclarationError(
+            f"@aq.task {fn.__name__}: on_mismatch={on_mismatch!r} must be 'error', 'rerun' or 'ignore'"
+        ) from None
+    spec = TaskSpec(
+        name=name or fn.__name__,
+        queue=queue,
+        retry=retry or Retry(),
+        is_async=is_async,
+        timeout_s=None if timeout is None else timeout.total_seconds(),
+        attempt_timeout_s=None if attempt_timeout is None else attempt_timeout.total_seconds(),
+        budget=budget,
+        version=version,
+        on_mismatch=mismatch,
+        isolate=isolate,
+    )
+    return Task(app, fn, spec)
+
+
+def _check_context(fn: Callable[..., Any], *, is_async: bool) -> None:
+    parameters = list(inspect.signature(fn).parameters.values())
+    right, wrong = ("Context", "SyncContext") if is_async else ("SyncContext", "Context")
+    kind = "async" if is_async else "sync"
+    if not parameters:
+        raise DeclarationError(f"@aq.task {fn.__name__}: the first parameter is the context: `ctx: {right}`")
+    first = parameters[0]
+    hint = _hints(fn).get(first.name)
+    if hint is (Context if not is_async else SyncContext):
+        raise DeclarationError(
+            f"@aq.task {fn.__name__}: a {kind} function takes `{first.name}: {right}`, not {wrong}"
+            + ("" if is_async else "; or make it `async def`")
+        )
+    if hint is not None and hint is not Any and hint not in {Context, SyncContext}:
+        raise DeclarationError(
+            f"@aq.task {fn.__name__}: the first parameter is the context: write `{first.name}: {right}` first"
+        )
+
+
+def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(fn, include_extras=True)
+    except NameError as error:
+        raise DeclarationError(
+            f"{fn.__qualname__}: an annotation cannot be resolved ({error}); "
+            "import the type at module level, not only under TYPE_CHECKING"
+        ) from None
+
+
+def _moment(field_name: str, moment: datetime) -> float:
+    if moment.tzinfo is None:
+        raise InvalidArgument(field_name, moment, f"give it a time zone, such as {moment.replace(tzinfo=UTC)!r}")
+    return moment.timestamp()
+
+
+AsyncTaskFunction = Callable[Concatenate[Context, P], Any]
+BoundSequence = Sequence[Bound[R_co]]

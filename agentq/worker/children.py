@@ -1,0 +1,198 @@
+"""Runs that a run starts: children that it waits for, and independent ones that it only submits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agentq import producer
+from agentq.codec import digest
+from agentq.context import Outcome
+from agentq.errors import ChildFailed, JournalMismatch, StoreUnavailable
+from agentq.journal import Mismatch, mismatch_message
+from agentq.message import Arrival, Cancel, Entry, EntryKind, Failure, RunState, Wait, WaitKind, child_run_id
+from agentq.telemetry import emit
+from agentq.worker.branches import Work, side_by_side
+
+if TYPE_CHECKING:
+    from agentq.scope import Scope
+    from agentq.task import Bound
+    from agentq.worker.execution import Execution
+
+CALL = "ctx.call"
+ENQUEUE = "ctx.enqueue"
+_NOT_NEEDED = Failure(type="Cancelled", message="not needed any more")
+
+
+class _Ended(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Value of the ``waited`` entry of a child."""
+
+    run_id: str
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    failure: Failure | None = None
+
+
+class Children:
+    """The children of one execution."""
+
+    def __init__(self, run: Execution) -> None:
+        """Belong to ``run``."""
+        self._run = run
+
+    async def call_many(
+        self,
+        scope: Scope,
+        calls: Sequence[Bound[Any]],
+        *,
+        limit: int | None,
+        tolerate: int,
+        first: int | None,
+        foreign: bool,
+    ) -> list[Outcome[Any]]:
+        """Run children side by side; see `agentq.Context.call_many`.
+
+        Raises:
+            ChildFailed: more than ``tolerate`` failed.
+
+        """
+        run = self._run
+        if run.stopping is not None:
+            await run.park()
+        sign = digest(b"\n".join([call.task.name.encode() + call.args for call in calls]))
+        branch, _, occurrence = scope.place(CALL, sign, foreign=foreign)
+        stem = f"{branch}/{CALL}#{occurrence}"
+        score = _Score(tolerate, first)
+        outcomes: list[Outcome[Any] | None] = [None] * len(calls)
+        for number, entry in self._recorded(stem, calls):
+            outcomes[number] = await self._outcome(calls[number], entry)
+            if score.enough(outcomes[number]):
+                break
+        todo = [number for number, outcome in enumerate(outcomes) if outcome is None]
+        if todo and not score.over:
+            work = [(f"{stem}.{number}", self._work(calls[number], f"{stem}.{number}")) for number in todo]
+            done = await side_by_side(
+                run, scope, work, limit=limit, foreign=foreign, enough=lambda _, outcome: score.enough(outcome)
+            )
+            for number, outcome in zip(todo, done, strict=True):
+                outcomes[number] = outcome
+        if score.failed is not None:
+            raise ChildFailed(score.failed.run_id, score.failed.task, score.failed.failure or _NOT_NEEDED)
+        return [
+            outcome or Outcome(run_id=self._child_id(call, f"{stem}.{number}"), task=call.task.name, failure=_NOT_NEEDED)
+            for number, (call, outcome) in enumerate(zip(calls, outcomes, strict=True))
+        ]
+
+    async def enqueue(self, scope: Scope, calls: Sequence[Bound[Any]], *, foreign: bool) -> list[str]:
+        """Submit independent runs once; their ids are derived from the place in the journal."""
+        run = self._run
+        if run.stopping is not None:
+            await run.park()
+        sign = digest(b"\n".join([call.task.name.encode() + call.args for call in calls]))
+        place = scope.place(ENQUEUE, sign, foreign=foreign)
+        entry = run.history.read(place)
+        if entry is not None:
+            self._check(entry, sign)
+            return msgspec.json.decode(await run.fetch(entry), type=list[str])
+        now = run.clock.wall()
+        envelopes = [
+            producer.envelope(
+                call, app=run.row.app, now=now, tenant=run.row.tenant,
+                run_id=child_run_id(run.row.id, place[0], f"{ENQUEUE}.{number}", place[2]),
+            )
+            for number, call in enumerate(calls)
+        ]  # fmt: skip
+        ids = [answer.id for answer in await producer.submit(run.store, envelopes)]
+        done = run.ledger.entry(EntryKind.DONE, place, args_hash=sign, value=msgspec.json.encode(ids), started_at=now)
+        await run.ledger.commit(done)
+        return ids
+
+    def _recorded(self, stem: str, calls: Sequence[Bound[Any]]) -> list[tuple[int, Entry]]:
+        """What ended already, in the order in which it ended: so a replay decides as the first execution did."""
+        found = []
+        for number, call in enumerate(calls):
+            entry = self._run.history.read((f"{stem}.{number}", call.task.name, 0))
+            if entry is not None:
+                self._check(entry, digest(call.args))
+                found.append((number, entry))
+        return sorted(found, key=lambda pair: pair[1].seq)
+
+    def _work(self, call: Bound[Any], branch: str) -> Work:
+        async def work(scope: Scope) -> Outcome[Any]:
+            run = self._run
+            child = producer.envelope(
+                call, app=run.row.app, now=run.clock.wall(), run_id=self._child_id(call, branch),
+                parent_id=run.row.id, root_id=run.row.root_id or run.row.id, tenant=run.row.tenant,
+            )  # fmt: skip
+            wait = Wait(branch=branch, step=call.task.name, occurrence=0, kind=WaitKind.CHILD, ref=child.id)
+            if run.waits.recorded((branch, call.task.name, 0)) is None:
+                emit("child.started", run_id=run.row.id, child=child.id, task=call.task.name)
+            needed = False
+            try:
+                entry = await run.waits.wait(
+                    scope, wait, _value(child.id), children=(child,), args_hash=child.args_hash, foreign=False
+                )
+                needed = True
+            finally:
+                if not needed and run.stopping is None:
+                    run.background(self._cancel(child.id))
+            return await self._outcome(call, entry)
+
+        return work
+
+    async def _cancel(self, run_id: str) -> None:
+        try:
+            await self._run.store.command(Cancel(run_id=run_id))
+        except StoreUnavailable as error:
+            emit("store.unavailable", run_id=run_id, error=str(error))
+
+    def _child_id(self, call: Bound[Any], branch: str) -> str:
+        return child_run_id(self._run.row.id, branch, call.task.name, 0)
+
+    async def _outcome(self, call: Bound[Any], entry: Entry) -> Outcome[Any]:
+        ended = msgspec.json.decode(await self._run.fetch(entry), type=_Ended)
+        if ended.failure is not None:
+            return Outcome(run_id=ended.run_id, task=call.task.name, failure=ended.failure)
+        return Outcome(run_id=ended.run_id, task=call.task.name, value=call.task.codec.decode(bytes(ended.result)))
+
+    def _check(self, entry: Entry, sign: str) -> None:
+        task = self._run.task.spec
+        if entry.args_hash != sign and task.on_mismatch is not Mismatch.IGNORE:
+            raise JournalMismatch(mismatch_message(entry, sign, version_then=self._run.row.version, version_now=task.version))
+
+
+class _Score:
+    """When a ``call_many`` is over."""
+
+    def __init__(self, tolerate: int, first: int | None) -> None:
+        self._tolerate = tolerate
+        self._first = first
+        self._succeeded = 0
+        self._failures = 0
+        self.over = False
+        self.failed: Outcome[Any] | None = None
+
+    def enough(self, outcome: Outcome[Any] | None) -> bool:
+        """Count one outcome."""
+        if outcome is None or self.over:
+            return self.over
+        if outcome.ok:
+            self._succeeded += 1
+            self.over = self._first is not None and self._succeeded >= self._first
+        else:
+            self._failures += 1
+            if self._failures > self._tolerate:
+                self.failed, self.over = outcome, True
+        return self.over
+
+
+def _value(run_id: str) -> Any:
+    def value(arrival: Arrival | None) -> bytes:
+        if arrival is None or arrival.state is RunState.SUCCEEDED:
+            payload = arrival.payload if arrival is not None else b"null"
+            return msgspec.json.encode(_Ended(run_id, result=msgspec.Raw(payload)))
+        failure = arrival.failure or Failure(type="Cancelled", message=f"child run {run_id} was cancelled")
+        return msgspec.json.encode(_Ended(run_id, failure=failure))
+
+    return value

@@ -1,0 +1,374 @@
+"""One claimed run from its first line to its settlement: the root task, why it stops, and what is written at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agentq.clock import Clock
+from agentq.context import Context, SyncContext
+from agentq.errors import CodecError, DeadlineExceeded, InvalidArgument, PayloadTooLarge, RunTimeout
+from agentq.failure import failure_from
+from agentq.journal import History
+from agentq.message import (
+    Cancelled,
+    Claim,
+    Entry,
+    Failed,
+    Failure,
+    Released,
+    Retried,
+    Run,
+    Settlement,
+    Succeeded,
+    Suspended,
+    Verdict,
+)
+from agentq.retry import decide
+from agentq.scope import Scope, enter_scope
+from agentq.stores.base import Store
+from agentq.telemetry import emit
+from agentq.worker.children import Children
+from agentq.worker.ledger import Lease, Ledger, Stop
+from agentq.worker.mailbox import Mailbox
+from agentq.worker.memory import Memory
+from agentq.worker.presence import Presence
+from agentq.worker.steps import Steps
+from agentq.worker.threads import Line
+from agentq.worker.waits import Waits
+
+if TYPE_CHECKING:
+    from agentq.step import StepSpec
+    from agentq.task import Task
+
+POISON_DEATHS = 3
+"""A run that died alone so often without a journal entry is not tried again."""
+LINGER_S = 0.25
+"""A wait that ends within this keeps its slot."""
+_RETRY_CANCEL_S = 1.0
+
+
+class End(StrEnum):
+    """What became of one claim of a run."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RETRYING = "retrying"
+    SUSPENDED = "suspended"
+    RELEASED = "released"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    ABANDONED = "abandoned"
+    """Its code does not end; nothing was written, the lease runs out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionOptions:
+    """What a worker or a test varies. Times are in seconds."""
+
+    grace_s: float = 10.0
+    """For code to end after it was cancelled."""
+    linger_s: float = LINGER_S
+    fakes: Mapping[StepSpec, Callable[..., Any]] = field(default_factory=dict)
+    """Functions that tests run instead of steps' own."""
+
+
+class Execution:
+    """The life of one claimed run. Create it on the event loop, await `work`, and `stop` it from callbacks of the same loop."""
+
+    def __init__(
+        self,
+        task: Task[..., Any],
+        claim: Claim,
+        lease: Lease,
+        store: Store,
+        clock: Clock,
+        options: ExecutionOptions | None = None,
+    ) -> None:
+        """Prepare; nothing runs yet."""
+        self.task = task
+        self.claim = claim
+        self.store = store
+        self.clock = clock
+        self.history = History.of(claim.journal)
+        self.presence = Presence()
+        self.stopping: Stop | None = None
+        self.unwinding = False
+        self._options = options or ExecutionOptions()
+        self._reason = ""
+        self.loop = asyncio.get_running_loop()
+        self._began = clock.steady()
+        self._root: asyncio.Task[Any] | None = None
+        self._over: asyncio.Future[bool] = self.loop.create_future()
+        self._timers: list[asyncio.TimerHandle] = []
+        self._guests: set[asyncio.Task[Any]] = set()
+        self.ledger = Ledger(store, lease, self.history, clock, self.stop)
+        self.waits = Waits(self, self._options.linger_s)
+        self.steps = Steps(self)
+        self.children = Children(self)
+        self.mailbox = Mailbox(self)
+        self.memory = Memory(self)
+
+    @property
+    def row(self) -> Run:
+        """The run as it was claimed."""
+        return self.claim.run
+
+    @property
+    def draining(self) -> bool:
+        """Whether the run is to be handed on at its next step."""
+        return self.stopping in {Stop.DRAIN, Stop.PAUSE}
+
+    @property
+    def running_s(self) -> float:
+        """Seconds since the claim."""
+        return self.clock.steady() - self._began
+
+    async def work(self) -> End:
+        """Run the task's code until it returns, raises, waits or is stopped, and write what came of it."""
+        settlement = self._refusal()
+        entries: tuple[Entry, ...] = ()
+        if settlement is None:
+            self._start()
+            ended = await self._over
+            self._stop_timers()
+            if not ended:
+                return self._abandoned()
+            await self._end_guests()
+            settlement, entries = self._outcome()
+        if settlement is None:
+            self.ledger.close()
+            emit("run.lost", run_id=self.row.id, task=self.row.task, epoch=self.claim.ref.epoch, reason=self._reason)
+            return End.LOST
+        verdict = await self.ledger.settle(settlement, self.running_s, *entries)
+        return self._told(settlement, verdict)
+
+    def stop(self, stop: Stop, reason: str) -> None:
+        """End the code: at once if the run is lost, cancelled or out of time, else once no step body is running."""
+        if self.stopping is not None and self.stopping >= stop:
+            return
+        self.stopping, self._reason = stop, reason
+        if stop >= Stop.TIMEOUT or self.presence.bodies == 0:
+            self._unwind()
+
+    def hurry(self) -> None:
+        """Do not wait for step bodies any more."""
+        if self.stopping is not None:
+            self._unwind()
+
+    def step_ended(self) -> None:
+        """Called when a step body's result is committed."""
+        if self.stopping is not None:
+            if self.presence.bodies == 0:
+                self._unwind()
+        else:
+            self.waits.consider()
+
+    async def park(self) -> None:
+        """Stand still until the stop reaches the caller as cancellation."""
+        if self.unwinding:
+            raise asyncio.CancelledError(self._reason)
+        if self.presence.bodies == 0:
+            self._unwind()
+        await self.loop.create_future()
+
+    def time_for(self, longest_s: float | None) -> bool:
+        """Whether a step of at most so many seconds can still be begun."""
+        return longest_s is None or self.stopping is None
+
+    def replacement(self, spec: StepSpec) -> Callable[..., Any]:
+        """The function to call for a step."""
+        return self._options.fakes.get(spec, spec.fn)
+
+    def background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do something for the run that nobody waits for; it ends before the run is settled."""
+        self.track(self.loop.create_task(work), background=True)
+
+    def track(self, task: asyncio.Task[Any], *, background: bool = False) -> None:
+        """Remember a task that works for the run, so that it ends with it."""
+        self._guests.add(task)
+        task.add_done_callback(self._guests.discard)
+        if background:
+            task.set_name("agentq-background")
+
+    async def fetch(self, entry: Entry) -> bytes:
+        """The value of an entry, wherever it is kept."""
+        return await self.memory.fetch(entry)
+
+    def _refusal(self) -> Settlement | None:
+        """Settle without running any code: poison, and calls that this code cannot take."""
+        run = self.row
+        if run.deaths >= POISON_DEATHS:
+            emit("run.poisoned", run_id=run.id, task=run.task, deaths=run.deaths)
+            message = f"its worker died {run.deaths} times while this run was alone in a process and recorded nothing"
+            return Failed(failure=Failure(type="Poisoned", message=message, permanent=True))
+        try:
+            self._arguments = self.task.arguments.decode(run.args)
+        except InvalidArgument as error:
+            return Failed(failure=failure_from(error))
+        return None
+
+    def _start(self) -> None:
+        run, spec = self.row, self.task.spec
+        emit("run.resumed" if self.history.next_seq else "run.claimed", run_id=run.id, task=run.task, queue=run.queue,
+             attempt=run.attempt, epoch=self.claim.ref.epoch, steps=self.history.steps)  # fmt: skip
+        timeout = run.timeout_s if run.timeout_s is not None else spec.timeout_s
+        if timeout is not None:
+            message = f"used up its running time of {timeout:g} s"
+            self._timers.append(self.loop.call_later(max(0.0, timeout - run.running_s), self.stop, Stop.TIMEOUT, message))
+        if spec.attempt_timeout_s is not None:
+            message = f"the attempt took longer than {spec.attempt_timeout_s:g} s"
+            self._timers.append(self.loop.call_later(spec.attempt_timeout_s, self.stop, Stop.TIMEOUT, message))
+        if run.deadline is not None:
+            left = max(0.0, run.deadline - self.clock.wall())
+            self._timers.append(self.loop.call_later(left, self.stop, Stop.DEADLINE, "its deadline passed"))
+        scope = Scope(self, "")
+        code = self._async_code(scope) if spec.is_async else self._sync_code(scope)
+        self._root = self.loop.create_task(code)
+        self._root.add_done_callback(self._root_ended)
+
+    async def _async_code(self, scope: Scope) -> Any:
+        scope.owner = asyncio.current_task()
+        enter_scope(scope)
+        try:
+            return await self.task.fn(Context(self, scope), **self._arguments)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise RuntimeError(f"the task raised {error!r}") from error
+
+    async def _sync_code(self, scope: Scope) -> Any:
+        context, arguments = SyncContext(self, scope), self._arguments
+        return await self.line(lambda: self.task.fn(context, **arguments), scope, owner=True).run()
+
+    def line(self, fn: Callable[[], Any], scope: Scope, *, owner: bool) -> Line:
+        """Return a thread for the run's synchronous code."""
+        return Line(f"agentq-{self.row.id}", self.loop, fn, scope, owner=owner)
+
+    def at_loop(self, fn: Callable[..., None], *args: Any) -> None:
+        """Call something of the loop's from the loop or from a thread."""
+        if asyncio._get_running_loop() is self.loop:  # noqa: SLF001 - the documented way raises, and this is a hot path
+            fn(*args)
+        else:
+            self.loop.call_soon_threadsafe(fn, *args)
+
+    def _root_ended(self, root: asyncio.Task[Any]) -> None:
+        if not root.cancelled():
+            root.exception()
+        if not self._over.done():
+            self._over.set_result(True)
+
+    def _unwind(self) -> None:
+        """Cancel the root, and everything that works for it."""
+        if self._root is None or self._root.done():
+            return
+        if not self.unwinding:
+            self.unwinding = True
+            self._timers.append(self.loop.call_later(self._options.grace_s, self._give_up))
+        self._root.cancel(self._reason)
+        for task in self._guests:
+            if task.get_name() != "agentq-background":
+                task.cancel(self._reason)
+        self._timers.append(self.loop.call_later(_RETRY_CANCEL_S, self._unwind))
+
+    def _give_up(self) -> None:
+        if not self._over.done():
+            self._over.set_result(False)
+
+    def _stop_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()
+        self.waits.close()
+
+    async def _end_guests(self) -> None:
+        """Tasks of the user's that outlive the root are cancelled with it; what the run does itself is finished."""
+        guests = [task for task in self._guests if not task.done()]
+        for task in guests:
+            if task.get_name() != "agentq-background":
+                task.cancel()
+        if guests:
+            await asyncio.wait(guests, timeout=self._options.grace_s)
+
+    def _abandoned(self) -> End:
+        self.ledger.close()
+        emit("run.abandoned", run_id=self.row.id, task=self.row.task, reason=self._reason, grace_s=self._options.grace_s)
+        return End.ABANDONED
+
+    def _outcome(self) -> tuple[Settlement | None, tuple[Entry, ...]]:
+        """What to write, given how the root ended and why it was stopped."""
+        root = self._root
+        stop = self.stopping if self.unwinding or self.stopping in {Stop.LOST, Stop.CANCEL, Stop.BROKEN} else None
+        if stop is Stop.LOST:
+            return None, ()
+        if stop is Stop.CANCEL:
+            return Cancelled(), ()
+        if stop is Stop.SUSPEND:
+            return Suspended(), ()
+        if stop in {Stop.DRAIN, Stop.PAUSE}:
+            return Released(reason=self._reason), ()
+        if stop is Stop.DEADLINE:
+            return Failed(failure=_named(DeadlineExceeded(self._reason), permanent=True)), ()
+        if stop is Stop.TIMEOUT:
+            emit("run.timed_out", run_id=self.row.id, task=self.row.task, reason=self._reason)
+            return self._failed(RunTimeout(self._reason), permanent=not self._reason.startswith("the attempt"))
+        if stop is Stop.BROKEN:
+            return self._failed(RuntimeError(self._reason))
+        if root is None or root.cancelled():
+            return self._failed(RuntimeError("the task was cancelled by its own code"))
+        error = root.exception()
+        if error is not None:
+            return self._failed(error)
+        try:
+            return Succeeded(result=self.task.codec.encode(root.result())), ()
+        except (CodecError, PayloadTooLarge) as unfit:
+            message = f"what the task returned cannot be recorded: {unfit}"
+            return Failed(failure=Failure(type="CodecError", message=message, permanent=True)), ()
+
+    def _failed(self, error: BaseException, *, permanent: bool = False) -> tuple[Settlement, tuple[Entry, ...]]:
+        run = self.row
+        failure = _named(error, permanent=permanent)
+        policy = self.task.spec.retry
+        if run.max_attempts is not None:
+            policy = replace(policy, max_attempts=run.max_attempts)
+        delay = decide(policy, run.attempt, failure, error, random.random())  # noqa: S311 - jitter
+        if delay is None:
+            carried = self.steps.escaped(error)
+            if carried:
+                failure = msgspec.structs.replace(failure, step=carried[-1].step, seq=carried[-1].seq)
+            return Failed(failure=failure), ()
+        return Retried(failure=failure, delay_s=delay), self.steps.supersede(error)
+
+    def _told(self, settlement: Settlement, verdict: Verdict) -> End:
+        """Tell the world how this claim ended."""
+        run = self.row
+        told = {"run_id": run.id, "task": run.task, "queue": run.queue, "attempt": run.attempt, "duration_s": self.running_s}
+        if verdict is Verdict.FENCED:
+            emit("run.lost", **told, epoch=self.claim.ref.epoch, reason="the store refused the settlement")
+            return End.LOST
+        if verdict is Verdict.CANCELLED or isinstance(settlement, Cancelled):
+            emit("run.cancelled", **told)
+            return End.CANCELLED
+        if isinstance(settlement, Succeeded):
+            emit("run.succeeded", **told)
+            return End.SUCCEEDED
+        if isinstance(settlement, Failed):
+            emit("run.failed", **told, error=settlement.failure.type, reason=settlement.failure.message)
+            return End.FAILED
+        if isinstance(settlement, Retried):
+            emit("run.retrying", **told, error=settlement.failure.type, delay_s=settlement.delay_s)
+            return End.RETRYING
+        if isinstance(settlement, Suspended):
+            emit("run.suspended", **told)
+            return End.SUSPENDED
+        emit("run.released", **told, reason=self._reason)
+        return End.RELEASED
+
+
+def _named(error: BaseException, *, permanent: bool) -> Failure:
+    failure = failure_from(error)
+    return msgspec.structs.replace(failure, permanent=True) if permanent else failure

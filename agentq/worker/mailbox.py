@@ -1,0 +1,100 @@
+"""Timers and signals of a run: what it waits for without needing a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agentq.codec import digest
+from agentq.context import UNSET
+from agentq.errors import WaitTimeout
+from agentq.journal import Identity, OnInterrupt
+from agentq.message import Arrival, Wait, WaitKind
+from agentq.signal import Signal
+from agentq.telemetry import emit
+
+if TYPE_CHECKING:
+    from agentq.scope import Scope
+    from agentq.worker.execution import Execution
+
+SLEEP = "ctx.sleep"
+WAIT = "ctx.wait_for"
+ASK = "ctx.ask"
+
+
+class _Received(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Value of the ``waited`` entry of a signal: what came, or that nothing came in time."""
+
+    signal: msgspec.Raw | None = None
+    timeout: bool = False
+
+
+class Mailbox:
+    """The timers and signals of one execution."""
+
+    def __init__(self, run: Execution) -> None:
+        """Belong to ``run``."""
+        self._run = run
+
+    async def sleep(self, scope: Scope, seconds: float | None, until: float | None, *, foreign: bool) -> None:
+        """Wait for a moment."""
+        if self._run.stopping is not None:
+            await self._run.park()
+        place = scope.place(SLEEP, f"{seconds}{until}", foreign=foreign)
+        if self._run.history.read(place) is None:
+            due = until if seconds is None else self._run.clock.wall() + seconds
+            await self._run.waits.wait(scope, _wait(place, WaitKind.TIMER, due_at=due), lambda _: b"null", foreign=foreign)
+
+    async def wait_for(
+        self,
+        scope: Scope,
+        signal: Signal[Any],
+        ask: str | None,
+        timeout_s: float | None,
+        default: Any,
+        *,
+        foreign: bool,
+    ) -> Any:
+        """Wait for a signal."""
+        if self._run.stopping is not None:
+            await self._run.park()
+        place = scope.place(f"{WAIT}:{signal.name}", digest(signal.name.encode()), foreign=foreign)
+        raw = await self._received(scope, place, signal.name, ask, timeout_s, foreign=foreign)
+        if raw is not None:
+            return signal.decode(raw)
+        if default is UNSET:
+            raise WaitTimeout(f"no signal {signal.name!r} came within {timeout_s:g} s" if timeout_s else "no signal came")
+        return default
+
+    async def _received(
+        self, scope: Scope, place: Identity, name: str, ask: str | None, timeout_s: float | None, *, foreign: bool
+    ) -> bytes | None:
+        entry = self._run.history.read(place)
+        if entry is None:
+            due = None if timeout_s is None else self._run.clock.wall() + timeout_s
+            wait = _wait(place, WaitKind.SIGNAL, ref=name, due_at=due, ask=ask)
+            entry = await self._run.waits.wait(scope, wait, _signal_value, foreign=foreign)
+            emit("signal.received", run_id=self._run.row.id, signal=name)
+        received = msgspec.json.decode(await self._run.fetch(entry), type=_Received)
+        return None if received.signal is None else bytes(received.signal)
+
+    async def ask_about(self, scope: Scope, step: str, place: Identity) -> OnInterrupt:
+        """Let a person decide what to do about an interrupted step: the signal ``resolve:STEP`` with retry, skip or fail."""
+        decision: Signal[str] = Signal(f"resolve:{step}", str)
+        asked = (place[0], f"{ASK}:{step}", place[2])
+        question = f"Step {step!r} was interrupted and may have happened. Retry it, skip it, or fail?"
+        while True:
+            raw = await self._received(scope, asked, decision.name, question, None, foreign=False)
+            answer = decision.decode(raw or b'"fail"')
+            if answer in {OnInterrupt.RETRY, OnInterrupt.SKIP, OnInterrupt.FAIL}:
+                return OnInterrupt(answer)
+            asked = (asked[0], asked[1], asked[2] + 1_000_000)
+
+
+def _wait(place: Identity, kind: WaitKind, *, ref: str = "", due_at: float | None = None, ask: str | None = None) -> Wait:
+    return Wait(branch=place[0], step=place[1], occurrence=place[2], kind=kind, ref=ref, due_at=due_at, ask=ask)
+
+
+def _signal_value(arrival: Arrival | None) -> bytes:
+    return msgspec.json.encode(_Received(timeout=True) if arrival is None else _Received(signal=msgspec.Raw(arrival.payload)))

@@ -1,0 +1,322 @@
+"""One step: replay it if it was recorded, else try it under its policy and record what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from agentq.budget import Usage, exceeded
+from agentq.errors import BudgetExceeded, CodecError, JournalMismatch, StepFailed, StepTimeout
+from agentq.failure import failure_from, leaves
+from agentq.journal import Identity, Mismatch, OnInterrupt, mismatch_message, superseding
+from agentq.message import Entry, EntryKind, Failure
+from agentq.retry import decide
+from agentq.scope import Frame, Scope, enter_scope, leave_scope
+from agentq.telemetry import emit
+
+if TYPE_CHECKING:
+    from agentq.step import StepSpec
+    from agentq.worker.execution import Execution
+
+Invoke = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any], Scope], Awaitable[Any]]
+"""How a body is called: on the loop, in the task's own thread, or in a helper thread."""
+
+TIMEOUT = "StepTimeout"
+INTERRUPTED = "StepInterrupted"
+
+
+async def call_here(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], inside: Scope) -> Any:
+    """Call a body on the event loop, in the caller's task."""
+    inside.owner = asyncio.current_task()
+    token = enter_scope(inside)
+    try:
+        value = fn(*args, **kwargs)
+        return await value if inspect.isawaitable(value) else value
+    finally:
+        leave_scope(token)
+
+
+class Steps:
+    """The steps of one execution."""
+
+    def __init__(self, run: Execution) -> None:
+        """Belong to ``run``."""
+        self._run = run
+
+    async def step(
+        self, scope: Scope, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any], invoke: Invoke, *, foreign: bool
+    ) -> Any:
+        """Return the recorded value, or do the step and return what was recorded.
+
+        Raises:
+            StepFailed: its tries are used up (now, or when it was recorded).
+            JournalMismatch: it was recorded with other arguments.
+            BudgetExceeded: the run may not do another step.
+
+        """
+        run = self._run
+        if run.stopping is not None:
+            await run.park()
+        sign = spec.arguments.digest(args, kwargs)
+        place = scope.place(spec.name, sign, foreign=foreign)
+        entry = run.history.read(place)
+        if entry is not None and self._fits(entry, sign, spec):
+            return await self._replay(entry, spec)
+        return await self._live(scope, spec, place, sign, args, kwargs, invoke)
+
+    def _fits(self, entry: Entry, sign: str, spec: StepSpec) -> bool:
+        if entry.args_hash == sign:
+            return True
+        policy = spec.on_mismatch or self._run.task.spec.on_mismatch
+        if policy is Mismatch.IGNORE:
+            return True
+        then, now = self._run.row.version, self._run.task.spec.version
+        message = mismatch_message(entry, sign, version_then=then, version_now=now)
+        emit("journal.mismatch", run_id=self._run.row.id, step=entry.step, branch=entry.branch, policy=str(policy))
+        if policy is Mismatch.ERROR:
+            raise JournalMismatch(message)
+        self._run.history.forgive(entry.identity)
+        return False
+
+    async def _replay(self, entry: Entry, spec: StepSpec) -> Any:
+        emit("step.replayed", run_id=self._run.row.id, step=entry.step, branch=entry.branch)
+        raw = await self._run.fetch(entry)
+        if entry.kind is EntryKind.FAILED:
+            raise step_error(entry, msgspec.json.decode(raw, type=Failure))
+        try:
+            return spec.codec.decode(raw)
+        except CodecError as error:
+            raise JournalMismatch(
+                f"step {entry.step!r}: its recorded result (entry {entry.seq}) no longer fits its annotation: {error}. Read it "
+                f"with a type that takes both, or start over from before it with `agentq runs fork --at {entry.seq}`."
+            ) from None
+
+    async def _live(
+        self,
+        scope: Scope,
+        spec: StepSpec,
+        place: Identity,
+        sign: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        invoke: Invoke,
+    ) -> Any:
+        run = self._run
+        interrupted = run.history.begun.get(place)
+        if interrupted is not None and not await self._again(scope, spec, place, sign, interrupted):
+            answer = run.history.answers[place]
+            return await self._replay(answer, spec)
+        while True:
+            self._allow_one_more()
+            if not run.time_for(spec.max_s):
+                await run.park()
+            attempt, used = run.history.next_try(place)
+            run.presence.begin()
+            try:
+                raw = await self._try(scope, spec, place, sign, attempt, args, kwargs, invoke)
+            except _Tried as tried:
+                delay: float | None = await self._record_failure(spec, place, sign, attempt, used + 1, tried)
+            else:
+                delay = None
+            finally:
+                run.presence.end()
+            run.step_ended()
+            if run.stopping is not None:
+                await run.park()
+            if delay is None:
+                self.check_budget()
+                return spec.codec.decode(raw)
+            await asyncio.sleep(delay)
+
+    async def _try(
+        self,
+        scope: Scope,
+        spec: StepSpec,
+        place: Identity,
+        sign: str,
+        attempt: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        invoke: Invoke,
+    ) -> bytes:
+        """Run the body once and record its value.
+
+        Raises:
+            _Tried: the body failed; nothing is recorded yet.
+
+        """
+        run = self._run
+        began = run.clock.wall()
+        if spec.at_most_once:
+            mark = run.ledger.entry(EntryKind.STARTED, place, attempt=attempt, args_hash=sign, started_at=began)
+            await run.ledger.commit(mark)
+        frame = Frame(spec.name, step_key(run.row.id, place), attempt)
+        inside = Scope(run, f"{place[0]}/{place[1]}#{place[2]}", frame=frame)
+        fn = run.replacement(spec)
+        try:
+            value = await self._timed(spec, invoke(fn, args, kwargs, inside))
+            raw = spec.codec.encode(value)
+        except Exception as error:
+            raise _Tried(error, frame, began) from error
+        entry = run.ledger.entry(
+            EntryKind.DONE, place, attempt=attempt, args_hash=sign, value=raw, started_at=began,
+            tokens=frame.tokens, cost_nanos=frame.cost_nanos,
+        )  # fmt: skip
+        await run.ledger.commit(entry)
+        emit("step.done", run_id=run.row.id, task=run.row.task, step=spec.name, duration_s=entry.ended_at - began)
+        return raw
+
+    async def _timed(self, spec: StepSpec, body: Awaitable[Any]) -> Any:
+        if spec.timeout_s is None:
+            return await body
+        try:
+            async with asyncio.timeout(spec.timeout_s) as limit:
+                return await body
+        except TimeoutError as error:
+            if limit.expired():
+                raise _TooLong(f"took longer than {spec.timeout_s:g} s") from error
+            raise
+
+    async def _record_failure(
+        self, spec: StepSpec, place: Identity, sign: str, attempt: int, counted: int, tried: _Tried
+    ) -> float:
+        """Record a failed try; return the delay before the next.
+
+        Raises:
+            StepFailed: there is no next.
+
+        """
+        run = self._run
+        error = tried.error
+        inner = self.escaped(error)
+        failure = failure_from(error, step=spec.name, seq=inner[-1].seq if inner else None)
+        if isinstance(error, _TooLong):
+            failure = msgspec.structs.replace(failure, type=TIMEOUT)
+        delay = decide(spec.retry, counted, failure, error, random.random())  # noqa: S311 - jitter
+        kind = EntryKind.FAILED if delay is None else EntryKind.TRIED
+        entry = run.ledger.entry(
+            kind, place, attempt=attempt, args_hash=sign, value=msgspec.json.encode(failure), started_at=tried.began,
+            tokens=tried.frame.tokens, cost_nanos=tried.frame.cost_nanos,
+        )  # fmt: skip
+        forgiven = () if delay is None else self.supersede(error)
+        await run.ledger.commit(entry, *forgiven)
+        name = "step.failed" if delay is None else "step.retrying"
+        emit(name, run_id=run.row.id, task=run.row.task, step=spec.name, attempt=attempt, error=failure.type)
+        if delay is None:
+            raise step_error(entry, failure) from error
+        return delay
+
+    def supersede(self, error: BaseException) -> tuple[Entry, ...]:
+        """Let the step failures that ``error`` carries no longer count: whoever tries again really tries them again.
+
+        The entries are in the history; the caller commits them in the same breath.
+        """
+        run = self._run
+        entries = superseding(self.escaped(error), run.history.next_seq, epoch=run.claim.ref.epoch, now=run.clock.wall())
+        for entry in entries:
+            run.history.append(entry)
+        return entries
+
+    def escaped(self, error: BaseException) -> list[Entry]:
+        """Journal entries of the step failures that ``error`` carries."""
+        return escaped(error, self._run.history.failures)
+
+    async def _again(self, scope: Scope, spec: StepSpec, place: Identity, sign: str, begun: Entry) -> bool:
+        """Decide on an ``at_most_once`` step that was begun and never ended: True is another try."""
+        run = self._run
+        emit("step.interrupted", run_id=run.row.id, step=spec.name, branch=place[0], policy=str(spec.on_interrupt))
+        choice = spec.on_interrupt
+        if choice is OnInterrupt.ASK:
+            choice = await run.mailbox.ask_about(scope, spec.name, place)
+        if choice is OnInterrupt.RETRY:
+            return True
+        if choice is OnInterrupt.SKIP:
+            entry = run.ledger.entry(EntryKind.DONE, place, attempt=begun.attempt, args_hash=sign, value=b"null")
+        else:
+            failure = Failure(
+                type=INTERRUPTED,
+                message=f"step {spec.name!r} was begun at most once and its worker died in the middle: it may have happened",
+                permanent=True,
+                step=spec.name,
+            )
+            entry = run.ledger.entry(
+                EntryKind.FAILED, place, attempt=begun.attempt, args_hash=sign, value=msgspec.json.encode(failure)
+            )
+        await run.ledger.commit(entry)
+        return False
+
+    def _allow_one_more(self) -> None:
+        budget, history = self._run.task.spec.budget, self._run.history
+        if budget is not None:
+            usage = Usage(history.steps + 1, history.tokens, history.cost_nanos)
+            if over := exceeded(budget, usage):
+                raise BudgetExceeded(f"the budget of task {self._run.task.name!r} is used up: {over}")
+
+    def check_budget(self) -> None:
+        """Raise BudgetExceeded when tokens or money are over the task's budget."""
+        budget, history = self._run.task.spec.budget, self._run.history
+        if budget is not None and (over := exceeded(budget, Usage(0, history.tokens, history.cost_nanos))):
+            raise BudgetExceeded(f"the budget of task {self._run.task.name!r} is used up: {over}")
+
+
+class _Tried(Exception):  # noqa: N818 - not an error of anybody's, a result on its way up
+    def __init__(self, error: Exception, frame: Frame, began: float) -> None:
+        super().__init__()
+        self.error = error
+        self.frame = frame
+        self.began = began
+
+
+class _TooLong(TimeoutError):
+    """A try took longer than its step's timeout."""
+
+
+def step_error(entry: Entry, failure: Failure) -> StepFailed:
+    """Return the error of a recorded failure; it remembers its entry, so that a new attempt can supersede it."""
+    kind = StepTimeout if failure.type == TIMEOUT else StepFailed
+    error = kind(entry.step, failure)
+    error.entry = entry
+    return error
+
+
+def escaped(error: BaseException, failures: Mapping[int, Entry]) -> list[Entry]:
+    """Journal entries of the step failures that an error carries: itself, its causes, the members of a group.
+
+    An error raised while another was handled carries that one only where it is not a step failure itself: a failure that
+    was caught, and followed by the failure of another step, is not what escaped.
+    """
+    found: dict[int, Entry] = {}
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        entry = each.entry if isinstance(each, StepFailed) else None
+        while entry is not None and entry.seq not in found:
+            found[entry.seq] = entry
+            inner = msgspec.json.decode(entry.value or b"{}", type=_Inner).seq
+            entry = failures.get(inner) if inner is not None else None
+        todo.append(each.__cause__)
+        if not isinstance(each, StepFailed) and not each.__suppress_context__:
+            todo.append(each.__context__)
+        if isinstance(each, BaseExceptionGroup):
+            todo += leaves(each)
+    return [found[seq] for seq in sorted(found)]
+
+
+class _Inner(msgspec.Struct):
+    seq: int | None = None
+
+
+def step_key(run_id: str, place: Identity) -> str:
+    """Idempotency key of a step: 32 hex characters, the same for every try of it anywhere."""
+    text = f"{run_id}\x1f{place[0]}\x1f{place[1]}\x1f{place[2]}"
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

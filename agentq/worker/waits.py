@@ -1,0 +1,201 @@
+"""Waits of one run: opened durably, ended by what arrives, and given up together when the run suspends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agentq.errors import AgentQError, StoreUnavailable
+from agentq.journal import ABANDONED, Identity
+from agentq.message import Arrival, Entry, EntryKind, Envelope, Wait, WaitKind
+from agentq.worker.ledger import Stop
+
+if TYPE_CHECKING:
+    from agentq.scope import Scope
+    from agentq.worker.execution import Execution
+
+QUIET_S = 0.2
+"""With foreign tasks about, the run suspends after so long without a call."""
+
+BUSY_S = 0.01
+"""Before the run suspends, what it has streamed goes out; look again after so long."""
+
+Render = Callable[[Arrival | None], bytes]
+"""Writes the value of a ``waited`` entry: of what arrived, or None for a timer that fired or a signal that came too late."""
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    wait: Wait
+    arrived: asyncio.Future[Arrival | None]
+    timer: asyncio.TimerHandle | None = None
+
+
+class Waits:
+    """The open waits that this execution of the run has come to."""
+
+    def __init__(self, run: Execution, linger_s: float) -> None:
+        """A wait that ends within ``linger_s`` seconds keeps its slot: handing the run over would cost more."""
+        self._run = run
+        self._linger_s = linger_s
+        self._recorded = {(wait.branch, wait.step, wait.occurrence): wait for wait in run.claim.waits}
+        self._pending: dict[Identity, _Pending] = {}
+        self._taken: set[int] = set()
+        self._looking = asyncio.Lock()
+        self._check: asyncio.TimerHandle | None = None
+
+    def recorded(self, place: Identity) -> Wait | None:
+        """The wait as it was opened before this execution."""
+        return self._recorded.get(place)
+
+    async def wait(
+        self,
+        scope: Scope,
+        wait: Wait,
+        render: Render,
+        *,
+        children: tuple[Envelope, ...] = (),
+        args_hash: str = "",
+        foreign: bool,
+    ) -> Entry:
+        """Wait until ``wait`` ends and return its ``waited`` entry, whose value ``render`` writes.
+
+        ``render`` gets the arrival, or None for a timer that fired or a signal that did not come in time.
+        """
+        run = self._run
+        place = (wait.branch, wait.step, wait.occurrence)
+        if scope.frame is not None:
+            raise AgentQError(
+                f"step {scope.frame.step!r} waits inside its body; waits belong into the task, where they free the slot "
+                "and survive it"
+            )
+        begun = run.clock.wall()
+        attempt, _ = run.history.next_try(place)
+        if place not in self._recorded:
+            self._recorded[place] = wait
+            await run.ledger.commit(waits=(wait,), children=children)
+        wait = self._recorded[place]
+        pending = _Pending(wait, asyncio.get_running_loop().create_future())
+        self._pending[place] = pending
+        run.presence.rest(foreign=foreign)
+        try:
+            arrival = await self._arrival(pending)
+        except asyncio.CancelledError:
+            if run.stopping is None:
+                self._abandon(pending, place, attempt)
+            raise
+        finally:
+            del self._pending[place]
+            if pending.timer is not None:
+                pending.timer.cancel()
+            run.presence.rise(foreign=foreign)
+        value, tokens, cost = render(arrival), 0, 0
+        if arrival is not None:
+            tokens, cost = arrival.tokens, arrival.cost_nanos
+        entry = run.ledger.entry(
+            EntryKind.WAITED, place, attempt=attempt, args_hash=args_hash, value=value, started_at=begun,
+            tokens=tokens, cost_nanos=cost,
+        )  # fmt: skip
+        del self._recorded[place]
+        await run.ledger.commit(entry, signals=(arrival.signal,) if arrival is not None and arrival.signal else ())
+        return entry
+
+    async def look(self) -> None:
+        """Ask the store what has arrived, and hand it to who waits for it."""
+        async with self._looking:
+            if not any(pending.wait.kind is not WaitKind.TIMER for pending in self._pending.values()):
+                return
+            try:
+                arrivals = await self._run.store.inbox([self._run.claim.ref.run_id])
+            except StoreUnavailable:
+                return
+        for arrival in arrivals:
+            self._hand_over(arrival)
+
+    def consider(self) -> None:
+        """Suspend the run if all of it waits, and for longer than it is worth keeping the slot."""
+        presence = self._run.presence
+        if self._run.stopping is not None or not self._pending:
+            return
+        if any(pending.arrived.done() for pending in self._pending.values()):
+            return
+        if presence.quiet:
+            self._later(0.0)
+        elif presence.perhaps_quiet:
+            self._later(QUIET_S)
+
+    def close(self) -> None:
+        """Forget all timers."""
+        for pending in self._pending.values():
+            if pending.timer is not None:
+                pending.timer.cancel()
+        if self._check is not None:
+            self._check.cancel()
+
+    async def _arrival(self, pending: _Pending) -> Arrival | None:
+        wait, run = pending.wait, self._run
+        self._arm(pending)
+        if wait.kind is not WaitKind.TIMER and not pending.arrived.done():
+            await self.look()
+        if not pending.arrived.done():
+            self.consider()
+        arrival = await pending.arrived
+        if run.stopping is not None:
+            await run.park()
+        return arrival
+
+    def _arm(self, pending: _Pending) -> None:
+        due = pending.wait.due_at
+        if due is None:
+            return
+        left = due - self._run.clock.wall()
+        if left > 0:
+            pending.timer = asyncio.get_running_loop().call_later(left, self._arm, pending)
+        elif not pending.arrived.done():
+            pending.arrived.set_result(None)
+
+    def _hand_over(self, arrival: Arrival) -> None:
+        if arrival.signal and arrival.signal in self._taken:
+            return
+        for pending in self._pending.values():
+            wait = pending.wait
+            if wait.kind is arrival.kind and wait.ref == arrival.ref and not pending.arrived.done():
+                if arrival.signal:
+                    self._taken.add(arrival.signal)
+                pending.arrived.set_result(arrival)
+                return
+
+    def _abandon(self, pending: _Pending, place: Identity, attempt: int) -> None:
+        """The code gave this wait up (a timeout of its own, a sibling that failed): close it, keep what arrived for others."""
+        if pending.arrived.done() and not pending.arrived.cancelled():
+            arrival = pending.arrived.result()
+            if arrival is not None:
+                self._taken.discard(arrival.signal)
+        self._recorded.pop(place, None)
+        entry = self._run.ledger.entry(EntryKind.WAITED, place, attempt=attempt, value=ABANDONED)
+        self._run.background(self._run.ledger.commit(entry))
+
+    def _later(self, delay_s: float) -> None:
+        if self._check is not None:
+            self._check.cancel()
+        self._check = asyncio.get_running_loop().call_later(delay_s, self._suspend_if_still, self._run.presence.calls)
+
+    def _suspend_if_still(self, calls: int) -> None:
+        self._check = None
+        run = self._run
+        if run.stopping is not None or not self._pending or run.presence.bodies:
+            return
+        if run.ledger.busy:
+            self._later(BUSY_S)
+            return
+        if run.presence.calls != calls:
+            self.consider()
+            return
+        if any(pending.arrived.done() for pending in self._pending.values()):
+            return
+        due = min((p.wait.due_at for p in self._pending.values() if p.wait.due_at is not None), default=None)
+        if due is not None and due - run.clock.wall() <= self._linger_s:
+            return
+        run.stop(Stop.SUSPEND, "every branch waits")
