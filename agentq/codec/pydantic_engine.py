@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import types
+import typing
+from typing import Any, NotRequired, Required
 
 import pydantic
 from pydantic_core import SchemaSerializer, SchemaValidator
+from typing_extensions import TypedDict
 
 from agentq.codec.engines import Unsupported
 from agentq.codec.fidelity import Flaw
@@ -61,9 +64,26 @@ def _adapter(annotation: Any) -> pydantic.TypeAdapter[Any]:
     try:
         return pydantic.TypeAdapter(annotation, config=_CONFIG)
     except pydantic.PydanticUserError as error:
+        if error.code == "typed-dict-version":
+            return _adapter(_modern(annotation))
         if error.code != "type-adapter-config-unused":
             raise
         return pydantic.TypeAdapter(annotation)  # a model brings its own configuration
+
+
+def _modern(annotation: Any) -> Any:
+    """Replace ``typing.TypedDict`` by its like from typing_extensions: before Python 3.12 pydantic takes no other."""
+    if typing.is_typeddict(annotation):
+        hints = typing.get_type_hints(annotation, include_extras=True)
+        marks = {name: Required if name in annotation.__required_keys__ else NotRequired for name in hints}
+        return TypedDict(annotation.__name__, {name: marks[name][_modern(hint)] for name, hint in hints.items()})  # type: ignore[operator]
+    args = tuple(_modern(each) for each in typing.get_args(annotation))
+    origin = typing.get_origin(annotation)
+    if args == typing.get_args(annotation) or origin is None:
+        return annotation
+    if origin in (Required, NotRequired):
+        return args[0]
+    return typing.Union[args] if origin in (typing.Union, types.UnionType) else origin[args]  # noqa: UP007 - made, not written
 
 
 def _has_lazy_items(schema: Any) -> bool:

@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, NamedTuple, Never, Optional, Require
 import msgspec
 import pydantic
 import pytest
-import typing_extensions
 
 from agentq import codec as codec_module
 from agentq.codec import codec_for
@@ -53,7 +52,11 @@ class Options(TypedDict, total=False):
     tags: set[str]
 
 
-class Message(typing_extensions.TypedDict, total=False):
+class Account(TypedDict):
+    user: str
+
+
+class Message(TypedDict, total=False):
     """As LLM clients declare theirs."""
 
     role: Required[Literal["user", "assistant"]]
@@ -123,6 +126,7 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
     (collections.OrderedDict[str, int], collections.OrderedDict(a=1)),
     (Point, Point(1, 2)),
     (Options, {"depth": 3, "tags": {"x"}}),
+    (list[Options | Account | None], [{"user": "x"}, None, {"depth": 1}]),
     (Report, Report("t", [Source("u", UTC_NOON)])),
     (list[Report], [Report("t")]),
     (Optional[Report], Report("t")),  # noqa: UP045 - written so in older code
