@@ -61,6 +61,7 @@ def test_the_corpus_is_the_standard_library_without_its_tests():
 def test_every_hit_is_the_line_it_says_and_matches():
     found = tools.search(r"\bdef \w*cancel", "asyncio")
     assert found.total == sum(found.modules.values()) > 0
+    assert found.module_count == len(found.modules)
     for hit in found.hits:
         assert line_of(hit.file, hit.line).strip().startswith(hit.text)
         assert re.search("cancel", hit.text, re.IGNORECASE)
@@ -158,7 +159,7 @@ def test_the_plan_follows_what_the_tools_showed():
     first = observe(plan(CANCEL, []))
     asked = plan(CANCEL, [first])
     found = plan(CANCEL, [first, observe(asked)])
-    empty = [Hits(call.args["pattern"], call.args["within"], 0, {}, []) for call in asked.calls]
+    empty = [Hits(call.args["pattern"], call.args["within"], 0, {}, [], 0) for call in asked.calls]
     nothing = plan(CANCEL, [first, Turn(asked, empty)])
     assert found != nothing
     assert nothing.calls[0].tool == "search"

@@ -27,7 +27,7 @@ def compose(goal: Goal, view: View, best: Hits | None, candidates: Sequence[str]
 def _modules(goal: Goal, view: View, best: Hits, candidates: Sequence[str]) -> tuple[str, list[Finding]]:
     read = [name for name in candidates if view.read_in(name)]
     dropped = len(best.modules) - len(candidates)
-    parts = [f"{len(candidates)} modules match /{best.pattern}/ in code ({best.total} lines in all)"]
+    parts = [f"{best.module_count - dropped} modules match /{best.pattern}/ in code ({best.total} lines in all)"]
     if dropped:
         parts.append(f"{dropped} more turned out to define it or only talk about it")
     sizes = {r.module: r.value for ranking in view.rankings if ranking.by == "lines" for r in ranking.ranked}
@@ -59,7 +59,7 @@ def _places(goal: Goal, view: View, best: Hits) -> tuple[str, list[Finding]]:
     code = sorted((e for e in seen.values() if e.kind == "code"), key=order)
     home = next(iter(best.modules))
     parts = [
-        f"{best.total} lines in {len(best.modules)} modules match /{best.pattern}/",
+        f"{best.total} lines in {best.module_count} modules match /{best.pattern}/",
         f"most of them in {home} ({best.modules[home]})",
     ]
     if code:

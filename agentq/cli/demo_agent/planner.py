@@ -139,7 +139,7 @@ def _rank(subject: Subject, view: View) -> Decision | None:
     best = _best(subject, view)
     if best is None or view.rankings or not subject.goal.wants_size:
         return None
-    why = f"{len(best.modules)} modules match: which are the largest?"
+    why = f"{best.module_count} modules match: which are the largest?"
     return asks(why, [Call("rank", {"names": list(best.modules), "by": "lines"})], remaining=4)
 
 

@@ -49,7 +49,7 @@ def search(pattern: str, within: str = "", limit: int = LIMIT) -> Hits:
     places = [(name, line) for name in order for line in lines[name][:_PER_MODULE]]
     kept = [_hit(name, line) for name, line in places[: _bounded(limit)]]
     total = sum(map(len, lines.values()))
-    return Hits(pattern, within, total, {name: len(lines[name]) for name in order[:_MODULES]}, kept)
+    return Hits(pattern, within, total, {name: len(lines[name]) for name in order[:_MODULES]}, kept, len(order))
 
 
 def read(module: str, line: int = 1, around: int = _AROUND) -> Excerpt:

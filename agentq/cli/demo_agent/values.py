@@ -87,6 +87,8 @@ class Hits(msgspec.Struct, frozen=True, tag=True):
     modules: dict[str, int]
     """Module to number of matching lines, most first, at most 60."""
     hits: list[Hit]
+    module_count: int
+    """How many modules have a matching line, those that ``modules`` leaves out included."""
 
 
 class Excerpt(msgspec.Struct, frozen=True, tag=True):
