@@ -96,7 +96,10 @@ class Arguments:
         return self.pack(args, kwargs)[0]
 
     def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, str]:
-        """Return what `encode` writes, and the call's `digest` (the same for equal calls, whatever the order of a dict)."""
+        """Return what `encode` writes, and a hash that equal calls share, whatever the order of a dict or a set.
+
+        Only a dataclass that was given as a dict without its defaults is hashed as that: msgspec does not fill them in.
+        """
         written: dict[str, msgspec.Raw] = {}
         read: dict[str, Any] = {}
         bound = self._bind(args, kwargs)

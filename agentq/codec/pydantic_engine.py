@@ -46,7 +46,7 @@ class Pydantic:
     def load(self, raw: bytes) -> Any:
         """Read by field names, and by aliases where another program wrote it."""
         if _BY_NAME:
-            return self._reader.validate_json(raw, by_alias=True, by_name=True)
+            return self._reader.validate_json(raw, by_name=True)
         return self._reader.validate_json(raw)
 
     def explain(self, error: Exception) -> Flaw:

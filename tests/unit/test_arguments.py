@@ -156,6 +156,13 @@ def test_the_order_of_a_dict_or_a_set_does_not_change_a_digest_nor_a_hash() -> N
     assert hash_one != arguments.pack(("q",), {"options": one})[1]
 
 
+def test_the_hash_is_of_the_value_that_is_seen_not_of_how_it_was_given() -> None:
+    def task(tags: set[str], share: float) -> None: ...
+
+    arguments = Arguments(task)
+    assert arguments.pack((["b", "a"], 1), {})[1] == arguments.pack(({"a", "b"}, 1.0), {})[1]
+
+
 def test_the_hash_of_a_set_is_the_same_in_every_process() -> None:
     program = (
         "from agentq.codec import Arguments\n"
@@ -214,6 +221,20 @@ def test_local_classes_in_postponed_annotations_are_found() -> None:
         raise NotImplementedError
 
     assert result_codec(gives).roundtrip(Local(3))[1] == Local(3)
+
+
+def test_local_classes_that_a_function_closes_over_are_found_later_too() -> None:
+    def factory() -> Any:
+        @dataclass
+        class Closed:
+            a: int
+
+        def task(one: Closed) -> Any:
+            return Closed(one.a)
+
+        return task
+
+    assert Arguments(factory()).encode(({"a": 1},), {}) == b'{"one":{"a":1}}'
 
 
 def test_an_annotation_that_cannot_be_resolved_names_the_parameter_when_it_is_needed() -> None:
