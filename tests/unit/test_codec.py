@@ -95,7 +95,13 @@ class Dog(pydantic.BaseModel):
 
 @pydantic.dataclasses.dataclass
 class Checked:
-    positive: Annotated[int, pydantic.Field(gt=0)]
+    positive: int
+
+    @pydantic.field_validator("positive")
+    @classmethod
+    def _is_positive(cls, value: int) -> int:
+        assert value > 0, "must be greater than 0"
+        return value
 
 
 class Login(pydantic.BaseModel):
