@@ -29,8 +29,11 @@ where ready = 1 and lane = ? and (suspect = 0 or ?) order by priority desc, rank
 """
 
 _READY_BELOW: Final = """
-select priority, rank, n, 0 from run where (id = ?1 or root_id = ?1) and ready = 1 and lane = ?2 and (suspect = 0 or ?3)
-order by priority desc, rank, n limit ?4
+select priority, rank, n, 0 from (
+  select priority, rank, n, lane, suspect from run where id = ?1 and +ready = 1
+  union all
+  select priority, rank, n, lane, suspect from run indexed by run_root where root_id = ?1 and ready = 1
+) where lane = ?2 and (suspect = 0 or ?3) order by priority desc, rank, n limit ?4
 """
 
 _LATE: Final = f"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Final
 
 from agentq.errors import StoreError, StoreUnavailable
@@ -22,6 +23,9 @@ _REMEDIES: Final = (
     ("busy", "another process holds its lock; end long transactions of other programs on this file"),
     ("full", "the disk is full; free some space"),
     ("readonly", "the file or its folder cannot be written; check owner and permissions"),
+    ("read-only", "the file or its folder cannot be written; check owner and permissions"),
+    ("permission denied", "the file or its folder cannot be written; check owner and permissions"),
+    ("no such file", "make the folder first"),
     ("unable to open", "check that the folder exists and can be written"),
     ("disk i/o", "the disk reports errors; check the volume"),
 )
@@ -43,15 +47,28 @@ def connect(path: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise fault(error, str(path)) from error
     try:
-        db.execute("pragma journal_mode = wal").fetchone()
+        _use_wal(db)
         db.execute("pragma synchronous = full")
         db.execute("pragma temp_store = memory")
         db.execute("pragma cache_size = -16000")
         db.execute("pragma wal_autocheckpoint = 4000")
+        db.execute("pragma journal_size_limit = 67108864")
     except sqlite3.Error as error:
         db.close()
         raise fault(error, str(path)) from error
     return db
+
+
+def _use_wal(db: sqlite3.Connection) -> None:
+    """Switch to WAL. SQLite does not wait for the lock here, so two processes that make a file at once would collide."""
+    until = time.monotonic() + BUSY_S
+    while db.execute("pragma journal_mode").fetchone()[0] != "wal":
+        try:
+            db.execute("pragma journal_mode = wal").fetchone()
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.005)
 
 
 def fault(error: Exception, where: str) -> StoreError:

@@ -6,7 +6,10 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import subprocess
+import sys
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,9 +22,24 @@ LOOK_EVERY_S: Final = 1.0
 
 def boot_id() -> str:
     """What changes with every boot, when the steady clock starts anew; empty where the system does not tell."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if sys.platform == "darwin":
+            ask = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+            return subprocess.run(ask, capture_output=True, text=True, timeout=5, check=True).stdout.strip()  # noqa: S603
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return ""
+
+
+_HOLDERS: weakref.WeakSet[Liveness] = weakref.WeakSet()
+
+
+def _let_go_in_child() -> None:
+    # A forked child shares the lock; it must not keep its dead parent looking alive.
+    for holder in _HOLDERS:
+        holder.close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class Liveness:
@@ -32,6 +50,7 @@ class Liveness:
         self._folder = folder
         self._held: dict[str, int] = {}
         self._looked = float("-inf")
+        _HOLDERS.add(self)
 
     def _path(self, worker_id: str) -> Path:
         # Hashed, because an id may be anything and the name of a file may not.

@@ -23,6 +23,9 @@ PREFIX_CHARS: Final = 4
 UNSEEN_LEASES: Final = 3
 """A worker that missed so many leases is left out of the census."""
 
+_OWNED: Final = "n in (select n from run indexed by run_lease where lease_until is not null and owner = ?)"
+"""Leased runs are few; without the hint SQLite walks all runs, newest first."""
+
 _worker = msgspec.json.Decoder(Worker)
 
 
@@ -59,8 +62,9 @@ def _ranges(desk: Desk, query: RunQuery) -> list[tuple[str, tuple[Any, ...]]]:
     filters, values = _filters(query)
     states = [CODES[state] for state in query.states]
     if query.ids:
-        return [_and(filters, values, *_identity(id_), states=states) for id_ in query.ids]
-    if query.parent_id is not None or query.owner is not None or query.tenant is not None:
+        filters += _lanes_filter(desk, query)
+        return [_and(filters, values, *_identity(desk.db, id_), states=states) for id_ in query.ids]
+    if filters:
         return [_and([*filters, *_lanes_filter(desk, query)], values, states=states)]
     lanes = _lanes(desk, query)
     if lanes is None and not states:
@@ -72,16 +76,13 @@ def _ranges(desk: Desk, query: RunQuery) -> list[tuple[str, tuple[Any, ...]]]:
 
 
 def _filters(query: RunQuery) -> tuple[list[str], list[Any]]:
-    wanted = {"parent_id": query.parent_id, "tenant": query.tenant, "owner": query.owner}
-    given = {name: value for name, value in wanted.items() if value is not None}
-    filters = [f"{name} = ?" for name in given]
-    if query.owner is not None:
-        filters.append("lease_until is not null")
-    return filters, list(given.values())
+    wanted = {"parent_id = ?": query.parent_id, "tenant = ?": query.tenant, _OWNED: query.owner}
+    given = {part: value for part, value in wanted.items() if value is not None}
+    return list(given), list(given.values())
 
 
-def _identity(run_id: str) -> tuple[str, tuple[str, ...]]:
-    if len(run_id) < PREFIX_CHARS:
+def _identity(db: sqlite3.Connection, run_id: str) -> tuple[str, tuple[str, ...]]:
+    if len(run_id) < PREFIX_CHARS or number(db, run_id) is not None:
         return "id = ?", (run_id,)
     return "id >= ? and id < ?", (run_id, run_id + "\U0010ffff")
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = tuple[Any, ...]
 
+# States and kinds by their number in the file: new ones go to the end.
 STATES: Final = (
     RunState.QUEUED,
     RunState.RUNNING,
@@ -28,18 +29,26 @@ CODES: Final = {state: code for code, state in enumerate(STATES)}
 QUEUED, RUNNING, WAITING, PARKED, SUCCEEDED, FAILED, CANCELLED = range(7)
 """The states as stored; those from `SUCCEEDED` on are final."""
 
-KINDS: Final = tuple(EntryKind)
+KINDS: Final = (
+    EntryKind.STARTED,
+    EntryKind.TRIED,
+    EntryKind.DONE,
+    EntryKind.FAILED,
+    EntryKind.SAVED,
+    EntryKind.APPENDED,
+    EntryKind.WAITED,
+    EntryKind.SUPERSEDED,
+)
 KIND_CODES: Final = {kind: code for code, kind in enumerate(KINDS)}
 DONE: Final = KIND_CODES[EntryKind.DONE]
 WAITED: Final = KIND_CODES[EntryKind.WAITED]
 
-_RUN_FIELDS: Final = (
+RUN_COLUMNS: Final = (
     "id, lane, state, args, args_hash, submitted_at, epoch, attempt, priority, key, tenant, tags, version, due_at, deadline,"
     " timeout_s, max_attempts, started_at, finished_at, running_s, owner, lease_until, parent_id, root_id, fork_of,"
     " traceparent, result, failure, cancelling, paused, suspect, deaths, takeovers, progress, progress_note, tokens,"
     " cost_nanos, args_blob, result_blob, n, claimed, token"
 )
-RUN_COLUMNS: Final = _RUN_FIELDS
 ENTRY_COLUMNS: Final = (
     "k, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens, cost_nanos, blob, value"
 )

@@ -72,10 +72,10 @@ create table run (
   result_blob text
 );
 create index run_lane on run (lane, state);
-create index run_ready on run (lane, priority desc, rank, n, since) where ready = 1;
+create index run_ready on run (lane, priority desc, rank, n, since, suspect, ready) where ready = 1;
 create index run_wake on run (wake_at) where wake_at is not null;
 create index run_lease on run (lease_until) where lease_until is not null;
-create index run_paused on run (lane, state) where paused = 1;
+create index run_paused on run (lane, state, paused) where paused = 1;
 create index run_finished on run (finished_at) where finished_at is not null;
 create index run_parent on run (parent_id) where parent_id is not null;
 create index run_root on run (root_id, ready) where root_id is not null;

@@ -61,7 +61,7 @@ class SQLiteStore:
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None, boot: str | None = None) -> None:
         """``path`` is made if missing; ``boot`` names the boot whose steady clock counts (the machine's unless given)."""
-        self._path = Path(path).expanduser().absolute()
+        self._path = Path(path).expanduser().resolve()
         self._clock = clock or SystemClock()
         self._boot = boot_id() if boot is None else boot
         self._stack: ExitStack | None = None

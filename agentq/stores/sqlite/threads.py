@@ -79,11 +79,24 @@ class _Desk:
     def _run(self) -> None:
         jobs: list[Job] = []
         while self._take(jobs):
-            if jobs:
+            try:
                 self._serve(jobs)
-                _answer(jobs)
-                jobs = []
-        _answer(jobs)
+            except Exception as error:  # noqa: BLE001 - a thread that died would leave everybody waiting
+                for job in jobs:
+                    job.error = job.error or error
+            _answer(jobs)
+            jobs = []
+        self._end()
+
+    def _end(self) -> None:
+        """Refuse what came in while the store was being closed."""
+        late: list[Job] = []
+        while not self._jobs.empty():
+            job = self._jobs.get()
+            if job is not None:
+                job.error = NotOpen(f"the store {self.where} was closed")
+                late.append(job)
+        _answer(late)
 
     def _take(self, jobs: list[Job]) -> bool:
         """Collect what waits; False when the thread is to end."""
@@ -155,6 +168,11 @@ class Writer(_Desk):
         self._ended = True
         return True
 
+    def _end(self) -> None:
+        if self._untold is not News.NONE:
+            self._rung(False, True)  # noqa: FBT003 - work, news
+        super()._end()
+
     def _patience(self) -> float | None:
         if self._untold is News.NONE:
             return None
@@ -198,8 +216,8 @@ class Writer(_Desk):
         return fault(error, self.where) if isinstance(error, sqlite3.Error | OSError) else error
 
     def _transact(self, jobs: Sequence[Job]) -> None:
+        self._begin()
         try:
-            self._begin()
             self._together(jobs)
             self.desk.db.execute("commit")
         except Exception:  # noqa: BLE001 - whose fault it is shows when each has a savepoint of its own
@@ -239,9 +257,9 @@ class Writer(_Desk):
         if bulk:
             writes.apply_plain(self.desk, [job.write for job in bulk if job.write is not None])
         for job in bulk:
-            job.result, job.error = Verdict.COMMITTED, None
+            job.result = Verdict.COMMITTED
         for job in others:
-            job.result, job.error = job.work(self.desk), None
+            job.result = job.work(self.desk)
 
     def _alone(self, job: Job) -> None:
         """One job in a savepoint. Raises only where SQLite gave up the whole transaction."""

@@ -33,7 +33,7 @@ from agentq.stores.sqlite.rows import (
     entry_from,
     length,
 )
-from agentq.stores.sqlite.schema import SEQ_BITS, STREAM_BITS, STREAM_MASK
+from agentq.stores.sqlite.schema import SEQ_BITS, SEQ_MASK, STREAM_BITS, STREAM_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,11 +77,13 @@ def plain(write: Write) -> bool:
         return False
     if write.waits or write.children or write.signals or write.chunks or write.snapshot or write.progress:
         return False
-    for entry in write.entries:
-        value = entry.value
-        if entry.kind is EntryKind.WAITED or entry.blob is not None or (value is not None and len(value) > INLINE_BYTES):
-            return False
-    return True
+    return all(map(_small, write.entries))
+
+
+def _small(entry: Entry) -> bool:
+    if entry.kind is EntryKind.WAITED or entry.blob is not None or entry.seq > SEQ_MASK:
+        return False
+    return entry.value is None or len(entry.value) <= INLINE_BYTES
 
 
 def apply_plain(desk: Desk, writes: Sequence[Write]) -> None:
@@ -159,42 +161,52 @@ def _journal(desk: Desk, n: int, write: Write) -> None:
     """Append the entries; those that are there already, as they are, are left."""
     if not write.entries:
         return
+    ref = write.ref
     following = length(desk.db, n)
     tokens = cost = 0
     for entry in write.entries:
         if entry.seq < following:
-            _same(desk, n, entry, write.ref)
+            _same(desk, n, entry, ref)
             continue
+        if entry.seq > SEQ_MASK:
+            raise StoreError(f"run {ref.run_id}: its journal is full at {SEQ_MASK + 1} entries; split the task into child runs")
         if entry.seq > following:
-            raise StoreError(f"run {write.ref.run_id}: journal entry {entry.seq} leaves a gap; the next is {following}")
-        value, sha = entry.value, entry.blob
-        if value is not None and len(value) > INLINE_BYTES:
-            sha = desk.keep(n, value)
-            value = None
-        try:
-            desk.db.execute(_ENTRY, (n << SEQ_BITS | entry.seq, n, *_columns(entry), value, sha))
-        except sqlite3.IntegrityError as error:
-            raise StoreError(
-                f"run {write.ref.run_id}: journal entry {entry.seq} repeats {entry.kind} of step {entry.step!r}"
-                f" (branch {entry.branch!r}, occurrence {entry.occurrence}, try {entry.attempt})"
-            ) from error
-        if KIND_CODES[entry.kind] == WAITED:
-            place = (n, entry.branch, entry.step, entry.occurrence)
-            desk.db.execute("delete from wait where run = ? and branch = ? and step = ? and occurrence = ?", place)
-        elif entry.kind is EntryKind.SAVED and write.snapshot is not None and write.snapshot[0] == entry.branch:
-            query = "insert or replace into snapshot (run, branch, seq, payload) values (?, ?, ?, ?)"
-            desk.db.execute(query, (n, entry.branch, entry.seq, write.snapshot[1]))
+            raise StoreError(f"run {ref.run_id}: journal entry {entry.seq} leaves a gap; the next is {following}")
+        _append(desk, n, write, entry)
         tokens += entry.tokens
         cost += entry.cost_nanos
         following += 1
     if tokens or cost:
-        desk.db.execute(_SPEND, (tokens, cost, write.ref.run_id))
+        desk.db.execute(_SPEND, (tokens, cost, ref.run_id))
+
+
+def _append(desk: Desk, n: int, write: Write, entry: Entry) -> None:
+    """Insert one entry with what belongs to its kind."""
+    value, sha = entry.value, entry.blob
+    if value is not None and len(value) > INLINE_BYTES:
+        sha = desk.keep(n, value)
+        value = None
+    try:
+        desk.db.execute(_ENTRY, (n << SEQ_BITS | entry.seq, n, *_columns(entry), value, sha))
+    except sqlite3.IntegrityError as error:
+        raise StoreError(
+            f"run {write.ref.run_id}: journal entry {entry.seq} repeats {entry.kind} of step {entry.step!r}"
+            f" (branch {entry.branch!r}, occurrence {entry.occurrence}, try {entry.attempt})"
+        ) from error
+    if entry.kind is EntryKind.WAITED:
+        place = (n, entry.branch, entry.step, entry.occurrence)
+        desk.db.execute("delete from wait where run = ? and branch = ? and step = ? and occurrence = ?", place)
+    elif entry.kind is EntryKind.SAVED and write.snapshot is not None and write.snapshot[0] == entry.branch:
+        query = "insert or replace into snapshot (run, branch, seq, payload) values (?, ?, ?, ?)"
+        desk.db.execute(query, (n, entry.branch, entry.seq, write.snapshot[1]))
 
 
 def _same(desk: Desk, n: int, entry: Entry, ref: ClaimRef) -> None:
     """Raise `StoreError` unless the journal holds exactly this entry."""
     key = n << SEQ_BITS | entry.seq
-    row = desk.db.execute(f"select {ENTRY_COLUMNS} from journal where k = ?", (key,)).fetchone()  # noqa: S608
+    row = desk.db.execute(f"select {ENTRY_COLUMNS} from journal where k = ? and run = ?", (key, n)).fetchone()  # noqa: S608
+    if row is None:
+        raise StoreError(f"run {ref.run_id}: journal entry {entry.seq} does not fit; entries count from 0")
     there = entry_from(row)
     value = there.value
     if there.blob is not None and entry.blob is None:
