@@ -14,6 +14,7 @@ from agentq.cli.arguments import parse_arguments
 from agentq.cli.problem import EX_FAILED, Problem
 from agentq.cli.reading import json_option, store_option
 from agentq.cli.target import app_of, load_task
+from agentq.cli.teach import Teaching
 from agentq.cli.working import opened
 from agentq.errors import KeyConflict, RunCancelled, RunFailed
 from agentq.message import RunQuery
@@ -29,7 +30,7 @@ def call_options(command: F) -> F:
     """Add the options of one submission."""
     for option in (
         click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag; repeat it."),
-        click.option("--max-attempts", type=click.IntRange(1), help="Instead of the task's own."),
+        click.option("--max-attempts", metavar="N", type=click.IntRange(1), help="Instead of the task's own."),
         click.option("--timeout", metavar="TIME", type=seconds, help="Running time, such as 2h; waits do not count."),
         click.option("--priority", type=int, help="Higher starts first. Default 0."),
         click.option("--tenant", help="Whose run it is."),
@@ -72,7 +73,7 @@ def _at(_ctx: click.Context, _param: click.Parameter, value: str | None) -> date
         raise click.BadParameter(f"{value!r} is no time such as 2030-01-31T18:00") from error
 
 
-@click.command()
+@click.command(cls=Teaching, short_help="Put a run into the queue.")
 @click.argument("target", metavar="MODULE:TASK")
 @click.argument("words", nargs=-1, metavar="[NAME=VALUE]… | JSON | -")
 @call_options

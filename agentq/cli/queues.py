@@ -11,13 +11,14 @@ from rich.text import Text
 
 from agentq.cli import output
 from agentq.cli.reading import json_option, read, store_option
+from agentq.cli.teach import Teaching
 from agentq.cli.text import age
 
 if TYPE_CHECKING:
     from agentq.message import QueueStats, Worker
 
 
-@click.command()
+@click.command(cls=Teaching, short_help="Show queues: backlog, oldest age, what runs and waits.")
 @store_option
 @json_option
 def queues(*, store_url: str | None, as_json: bool) -> None:

@@ -16,6 +16,7 @@ from agentq.cli.problem import EX_FAILED, Problem, note
 from agentq.cli.reading import json_option, store_option
 from agentq.cli.signals import stopping
 from agentq.cli.target import app_of, load_task
+from agentq.cli.teach import Teaching
 from agentq.cli.working import changed, opened, read_settings
 from agentq.errors import NotFound
 from agentq.message import Reply, Requeue, Run, RunState
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
     from agentq.settings import WorkerSettings
 
 
-@click.command()
+@click.command(cls=Teaching, short_help="Enqueue a run and work on it here; started again, it goes on.")
 @click.argument("target", metavar="MODULE:TASK")
 @click.argument("words", nargs=-1, metavar="[NAME=VALUE]… | JSON | -")
 @call_options
 @click.option(
-    "-c", "--concurrency", type=click.IntRange(1), help="Runs at a time: this one and those that it calls. Default 8."
+    "-c",
+    "--concurrency",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Runs at a time: this one and those that it calls. Default 8.",
 )
 @click.option("--retry", "again", is_flag=True, help="If the run of this key has failed, give it another set of attempts.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")

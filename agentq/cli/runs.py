@@ -12,6 +12,7 @@ from agentq.cli import output, steer
 from agentq.cli.problem import Problem
 from agentq.cli.reading import RunId, find_run, json_option, read, store_option
 from agentq.cli.shown import RunView, load_view, view_json
+from agentq.cli.teach import TeachingGroup
 from agentq.cli.text import age, bar, duration, one_line, short_ids
 from agentq.cli.timeline import render
 from agentq.message import Run, RunQuery, RunState
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _BAR = 8
 
 
-@click.group()
+@click.group(cls=TeachingGroup)
 def runs() -> None:
     r"""List runs, look into one, cancel, pause, retry, answer or fork it.
 
@@ -42,7 +43,9 @@ def runs() -> None:
 @click.option("-t", "--task", help="Only of this task.")
 @click.option("--tenant", help="Only of this tenant.")
 @click.option("--parent", "parent_id", metavar="RUN", type=RunId(), help="Only the children of this run.")
-@click.option("-n", "--limit", default=30, show_default=True, type=click.IntRange(1, 100_000), help="At most so many.")
+@click.option(
+    "-n", "--limit", default=30, show_default=True, metavar="N", type=click.IntRange(1, 100_000), help="At most so many."
+)
 @store_option
 @json_option
 def list_runs(

@@ -12,6 +12,7 @@ import msgspec
 from agentq.cli import output
 from agentq.cli.problem import Problem
 from agentq.cli.reading import RunId, find_run, json_option, read, store_option
+from agentq.cli.teach import Teaching
 from agentq.cli.text import payload
 from agentq.message import Cancel, Command, Fork, Pause, Reply, Requeue, Resume, Run, Send, Wait, WaitKind, new_run_id
 
@@ -65,7 +66,7 @@ def _simple(name: str, build: Callable[[str], Command], text: str, example: str)
     return command
 
 
-@click.command()
+@click.command(cls=Teaching)
 @click.argument("run", type=RunId())
 @click.argument("name", required=False)
 @click.argument("value", required=False)
@@ -118,10 +119,10 @@ def _json(value: str) -> bytes:
     return value.encode()
 
 
-@click.command()
+@click.command(cls=Teaching)
 @click.argument("run", type=RunId())
 @click.option("--from", "step", metavar="STEP[#N]", help="Do this step (its N-th time, from 0) and all after it again.")
-@click.option("--keep", type=click.IntRange(0), metavar="N", help="Keep the first N journal entries.")
+@click.option("--keep", metavar="N", type=click.IntRange(0), metavar="N", help="Keep the first N journal entries.")
 @store_option
 @json_option
 def fork(*, run: str, step: str | None, keep: int | None, store_url: str | None, as_json: bool) -> None:

@@ -49,9 +49,8 @@ def duration(seconds: float | None) -> str:
 
 
 def _short(seconds: float) -> str:
-    if seconds >= 0.9995:  # noqa: PLR2004 - below it rounds to 999 ms
-        return f"{seconds:.1f} s"
-    return f"{seconds * 1000:.1f} ms" if 0 < seconds < 0.01 else f"{seconds * 1000:.0f} ms"  # noqa: PLR2004 - 10 ms
+    digits = 0 if seconds >= 0.01 or not seconds else 1 if seconds >= 0.001 else 2  # noqa: PLR2004 - 10 ms, 1 ms
+    return f"{seconds:.1f} s" if seconds >= 0.9995 else f"{seconds * 1000:.{digits}f} ms"  # noqa: PLR2004 - rounds to 999 ms
 
 
 def age(seconds: float | None) -> str:

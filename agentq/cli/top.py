@@ -18,6 +18,7 @@ from agentq.cli.problem import Problem
 from agentq.cli.queues import queue_table
 from agentq.cli.reading import json_option, read, store_option
 from agentq.cli.runs import about
+from agentq.cli.teach import Teaching
 from agentq.cli.text import count, duration, short_ids
 from agentq.cli.workers import worker_table
 from agentq.message import Census, Run, RunQuery, RunState
@@ -31,7 +32,7 @@ _QUIET_S = 2.0
 """How often the screen moves when nothing happens."""
 
 
-@click.command()
+@click.command(cls=Teaching, short_help="Watch queues, workers and running runs on one screen.")
 @click.option("--once", is_flag=True, help="Print it once and exit.")
 @click.option(
     "--interval", default=0.5, show_default=True, type=click.FloatRange(0.1, 60), help="Seconds between two looks at least."

@@ -16,6 +16,7 @@ from agentq.cli.problem import note, warn
 from agentq.cli.reading import store_option
 from agentq.cli.signals import stopping
 from agentq.cli.target import load_app
+from agentq.cli.teach import Teaching
 from agentq.cli.text import count
 from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
 from agentq.settings import seconds, share
@@ -26,14 +27,21 @@ if TYPE_CHECKING:
     from agentq.worker import Worker, WorkerReport
 
 
-@click.command()
+@click.command(cls=Teaching, short_help="Work on the runs of an AgentQ until told to stop.")
 @click.argument("target", metavar="MODULE:AQ")
-@click.option("-c", "--concurrency", type=click.IntRange(1), help="Slots: runs at a time. Default 8.")
-@click.option("-p", "--processes", type=click.IntRange(1), help="Worker processes, each with so many slots. Default 1.")
-@click.option("--health-port", type=click.IntRange(0, 65535), help="Serve /healthz /readyz /status /metrics here; 0: any port.")
+@click.option("-c", "--concurrency", metavar="N", type=click.IntRange(1), help="Slots: runs at a time. Default 8.")
+@click.option(
+    "-p", "--processes", metavar="N", type=click.IntRange(1), help="Worker processes, each with so many slots. Default 1."
+)
+@click.option(
+    "--health-port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    help="Serve /healthz /readyz /status /metrics here; 0: any port.",
+)
 @click.option("--health-host", help="Address for it. Default 0.0.0.0.")
 @click.option("--drain", "drain_s", metavar="TIME", type=seconds, help="For running steps to end after SIGTERM. Default 25s.")
-@click.option("--max-runs", type=click.IntRange(1), help="Begin anew after so many runs.")
+@click.option("--max-runs", metavar="N", type=click.IntRange(1), help="Begin anew after so many runs.")
 @click.option("--max-memory", metavar="SHARE", type=share, help="Begin anew above this share of the memory limit, such as 80%.")
 @click.option("--pool", help="The deployment it belongs to.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="Drain when stdin, a pipe held by the parent, closes.")

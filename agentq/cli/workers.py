@@ -13,6 +13,7 @@ from rich.text import Text
 from agentq.cli import output
 from agentq.cli.problem import Problem
 from agentq.cli.reading import find_worker, json_option, read, store_option
+from agentq.cli.teach import TeachingGroup
 from agentq.cli.text import WORKER_COLOURS, age, count
 from agentq.message import Reply, SetWorker, Worker, WorkerState
 
@@ -23,7 +24,7 @@ _QUIET_S = 15.0
 """A worker that was not seen for so long has missed heartbeats."""
 
 
-@click.group()
+@click.group(cls=TeachingGroup)
 def workers() -> None:
     r"""List workers, cordon, uncordon or drain them.
 
