@@ -36,9 +36,7 @@ _ENDS = frozenset(
 @click.argument("target", metavar="MODULE:AQ")
 @click.option("--run", "run_id", metavar="RUN", help="This run, and no other.")
 @click.option("--wait", "wait_s", default="5s", show_default=True, metavar="TIME", type=seconds, help="For a run to turn up.")
-@click.option(
-    "--health-port", metavar="PORT", type=click.IntRange(0, 65535), help="Serve /healthz /readyz /status /metrics here."
-)
+@click.option("--health-port", metavar="PORT", type=click.IntRange(0, 65535), help="Serve health and metrics here.")
 @click.option("--drain", "drain_s", metavar="TIME", type=seconds, help="For a running step to end after SIGTERM. Default 25s.")
 @worker_options
 @store_option

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     "--concurrency",
     metavar="N",
     type=click.IntRange(1),
-    help="Runs at a time: this one and those that it calls. Default 8.",
+    help="Runs at a time, those that it calls too. Default 8.",
 )
 @click.option("--retry", "again", is_flag=True, help="If the run of this key has failed, give it another set of attempts.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")

@@ -43,9 +43,7 @@ def runs() -> None:
 @click.option("-t", "--task", help="Only of this task.")
 @click.option("--tenant", help="Only of this tenant.")
 @click.option("--parent", "parent_id", metavar="RUN", type=RunId(), help="Only the children of this run.")
-@click.option(
-    "-n", "--limit", default=30, show_default=True, metavar="N", type=click.IntRange(1, 100_000), help="At most so many."
-)
+@click.option("-n", "--limit", default=30, show_default=True, metavar="N", type=click.IntRange(1, 100_000), help="At most.")
 @store_option
 @json_option
 def list_runs(

@@ -122,7 +122,7 @@ def _json(value: str) -> bytes:
 @click.command(cls=Teaching)
 @click.argument("run", type=RunId())
 @click.option("--from", "step", metavar="STEP[#N]", help="Do this step (its N-th time, from 0) and all after it again.")
-@click.option("--keep", metavar="N", type=click.IntRange(0), metavar="N", help="Keep the first N journal entries.")
+@click.option("--keep", metavar="N", type=click.IntRange(0), help="Keep the first N journal entries.")
 @store_option
 @json_option
 def fork(*, run: str, step: str | None, keep: int | None, store_url: str | None, as_json: bool) -> None:

@@ -30,14 +30,12 @@ if TYPE_CHECKING:
 @click.command(cls=Teaching, short_help="Work on the runs of an AgentQ until told to stop.")
 @click.argument("target", metavar="MODULE:AQ")
 @click.option("-c", "--concurrency", metavar="N", type=click.IntRange(1), help="Slots: runs at a time. Default 8.")
-@click.option(
-    "-p", "--processes", metavar="N", type=click.IntRange(1), help="Worker processes, each with so many slots. Default 1."
-)
+@click.option("-p", "--processes", metavar="N", type=click.IntRange(1), help="Processes, each with so many slots. Default 1.")
 @click.option(
     "--health-port",
     metavar="PORT",
     type=click.IntRange(0, 65535),
-    help="Serve /healthz /readyz /status /metrics here; 0: any port.",
+    help="Serve health and metrics here; 0: any port.",
 )
 @click.option("--health-host", help="Address for it. Default 0.0.0.0.")
 @click.option("--drain", "drain_s", metavar="TIME", type=seconds, help="For running steps to end after SIGTERM. Default 25s.")
