@@ -193,6 +193,12 @@ class AgentQ:
         self.tasks[task.name] = task
         return task
 
+    @property
+    def store_url(self) -> str | None:
+        """URL by which another process can open the same store; None where the app was given a store object."""
+        given = self._given_store
+        return given or settings.load().store.url if given is None or isinstance(given, str) else None
+
     def find(self, name: str) -> Task[..., Any]:
         """Return the task of that name.
 

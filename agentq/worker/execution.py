@@ -130,6 +130,15 @@ class Execution:
         """Seconds since the claim."""
         return self.clock.steady() - self._began
 
+    @property
+    def unsaved_s(self) -> float:
+        """Seconds since the last journal entry."""
+        return self.clock.steady() - self.ledger.grown_at
+
+    def arrived(self) -> None:
+        """Something came that a wait of the run waits for."""
+        self.background(self.waits.look())
+
     async def work(self) -> End:
         """Run the task's code until it returns, raises, waits or is stopped, and write what came of it."""
         settlement = self._refusal()

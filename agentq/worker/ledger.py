@@ -81,6 +81,8 @@ class Ledger:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._refused: Stop | None = None
+        self.grown_at = clock.steady()
+        """Steady time of the last entry, or of the claim."""
 
     @property
     def busy(self) -> bool:
@@ -117,6 +119,7 @@ class Ledger:
             cost_nanos=cost_nanos,
         )
         self._history.append(entry)
+        self.grown_at = self._clock.steady()
         return entry
 
     async def commit(
@@ -194,7 +197,7 @@ class Ledger:
             running_s=running_s,
         )
         self._disarm()
-        verdict, _ = await self._deliver(write)
+        verdict, _ = await deliver(self._store, self._lease, write)
         return verdict or Verdict.FENCED
 
     def _merge(self, parts: list[_Part]) -> Write:
@@ -227,7 +230,7 @@ class Ledger:
     async def _send(self, write: Write) -> bool:
         """Whether the write is durable; if not, the run is being stopped."""
         self._unanswered = write
-        verdict, reason = await self._deliver(write)
+        verdict, reason = await deliver(self._store, self._lease, write)
         self._unanswered = None
         if verdict is Verdict.COMMITTED:
             return True
@@ -241,25 +244,6 @@ class Ledger:
         self._outbox.clear()
         self._stop(self._refused, reason)
         return False
-
-    async def _deliver(self, write: Write) -> tuple[Verdict | None, str]:
-        """Send until answered; no verdict when the lease became unsafe first, or the store will never take this write."""
-        tries = 0
-        while not self._lease.fenced():
-            try:
-                verdict = await self._store.write(write)
-            except StoreUnavailable as error:
-                if tries == 0:
-                    emit("store.unavailable", run_id=self._lease.ref.run_id, error=str(error))
-            except StoreError as error:
-                return None, str(error)
-            else:
-                if tries:
-                    emit("store.recovered", run_id=self._lease.ref.run_id)
-                return verdict, f"the store answered {verdict}"
-            await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
-            tries += 1
-        return None, "the lease was not confirmed in time"
 
     def _flush_soon(self) -> None:
         if self._flusher is None or self._flusher.done():
@@ -317,3 +301,26 @@ class Ledger:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+async def deliver(store: WorkerStore, lease: Lease, write: Write) -> tuple[Verdict | None, str]:
+    """Send a write until it is answered, as it is: the store knows a repetition.
+
+    No verdict when the lease became unsafe first, or when the store will never take this write.
+    """
+    tries = 0
+    while not lease.fenced():
+        try:
+            verdict = await store.write(write)
+        except StoreUnavailable as error:
+            if tries == 0:
+                emit("store.unavailable", run_id=lease.ref.run_id, error=str(error))
+        except StoreError as error:
+            return None, str(error)
+        else:
+            if tries:
+                emit("store.recovered", run_id=lease.ref.run_id)
+            return verdict, f"the store answered {verdict}"
+        await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
+        tries += 1
+    return None, "the lease was not confirmed in time"

@@ -1,0 +1,378 @@
+"""A worker process: contact with the store, slots, drain and recycling, from its first claim to its last hand-over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agentq import settings as settings_module
+from agentq.clock import Clock, SystemClock
+from agentq.errors import StoreError
+from agentq.message import Beat, Claim, ClaimRef, WorkerState
+from agentq.message import Worker as Row
+from agentq.settings import WorkerSettings
+from agentq.telemetry import emit
+from agentq.worker.admission import over
+from agentq.worker.drain import Drain
+from agentq.worker.execution import End
+from agentq.worker.leases import Heart
+from agentq.worker.ledger import Stop
+from agentq.worker.pool import Pool
+
+if TYPE_CHECKING:
+    from agentq.app import AgentQ
+
+SWEEP_S = 600.0
+"""Between looks for final runs past their retention."""
+_BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReport:
+    """What a worker did until it ended."""
+
+    runs: int
+    """Claims worked on."""
+    ends: dict[End, int] = field(default_factory=dict)
+    recycled: bool = False
+    """It ended to begin anew (runs or memory), not because somebody said so."""
+    abandoned: int = 0
+    """Runs whose code does not end: the process must exit, their leases run out."""
+    last: tuple[str, End] | None = None
+    """The run settled last."""
+
+
+class Worker:
+    """Works on the runs of an open app until it is drained. One use: create, `run`."""
+
+    def __init__(
+        self,
+        app: AgentQ,
+        settings: WorkerSettings | None = None,
+        *,
+        root: str | None = None,
+        one: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """Prepare; nothing is claimed yet.
+
+        Args:
+            app: open, or opened by the time `run` is awaited.
+            settings: default from the environment.
+            root: only this run and its descendants.
+            one: claim a single run, and end with it; end at once if there is none.
+            clock: simulated in tests.
+
+        """
+        self.id = secrets.token_hex(8)
+        self._app = app
+        self._settings = settings or settings_module.load().worker
+        self._root = root
+        self._one = one
+        self._clock = clock or SystemClock()
+        self._ends: Counter[End] = Counter()
+        self._last: tuple[str, End] | None = None
+        self._recycle = ""
+        self._cordoned = False
+        self._started_at = self._clock.wall()
+        self._reached = False
+        self._store_error = ""
+        self._short_of_memory = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stir: asyncio.Event | None = None
+        self._heart: Heart | None = None
+        self._pool: Pool | None = None
+        self._drain = Drain(self._settings.drain_s)
+
+    async def run(self) -> WorkerReport:
+        """Claim and work until drained, and hand back what is left.
+
+        Raises:
+            NotOpen: the app is not open.
+
+        """
+        store = self._app.store
+        self._loop, self._stir = asyncio.get_running_loop(), asyncio.Event()
+        emit("worker.started", worker=self.id, app=self._app.name, pool=self._settings.pool, pid=os.getpid(),
+             slots=self._settings.concurrency, queues=self._app.queues, tasks=len(self._app.tasks), store=store.where)  # fmt: skip
+        async with AsyncExitStack() as stack:
+            if self._app.lifespan is not None:
+                await stack.enter_async_context(self._app.lifespan(self._app))
+            heart = self._heart = Heart(
+                store, self._clock, heartbeat_s=self._settings.heartbeat_s, lease_s=self._settings.lease_s,
+                fence_s=self._settings.fence_s, row=self._row, deliver=self._heard, fenced=self._fenced,
+            )  # fmt: skip
+            pool = self._pool = Pool(
+                self._app, store, self._clock, heart, self._settings, self.id, root=self._root, ended=self._run_ended
+            )
+            self._drain.attach(pool, self._stir.set)
+            heart.start()
+            watching = [asyncio.create_task(self._watch()), asyncio.create_task(self._sweep())]
+            try:
+                await self._serve(pool)
+                await self._drain.finish()
+            finally:
+                for task in watching:
+                    task.cancel()
+                await asyncio.wait(watching)
+                await heart.stop()
+                await self._leave()
+        report = self._report()
+        emit("worker.recycled" if self._recycle else "worker.stopped", worker=self.id, runs=report.runs,
+             reason=self._recycle or self._drain.reason)  # fmt: skip
+        return report
+
+    def drain(self, reason: str = "asked to") -> None:
+        """Claim no more, stop each run at its next step, hand it back. Thread-safe; the second call changes nothing."""
+        self._from_anywhere(self._drain_now, reason)
+
+    def abort(self, reason: str = "asked to stop at once") -> None:
+        """Drain without waiting for step bodies. Thread-safe."""
+        self._from_anywhere(self._abort_now, reason)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the store was reached once and the worker is not draining; a hiccup of the store changes nothing."""
+        return self._reached and not self._drain.requested
+
+    def alive(self) -> tuple[bool, str]:
+        """Whether the heartbeat thread turns and the event loop is not blocked for longer than its runs allow."""
+        return self._heart.alive() if self._heart is not None else (True, "starting")
+
+    def status(self) -> dict[str, Any]:
+        """The worker and its dependencies at this moment, as JSON-able data."""
+        heart, pool, now = self._heart, self._pool, self._clock.steady()
+        beaten = heart.beaten_at if heart is not None else None
+        return {
+            "worker": self.id,
+            "app": self._app.name,
+            "pool": self._settings.pool,
+            "pid": os.getpid(),
+            "state": self._state(),
+            "ready": self.ready,
+            "slots": self._settings.concurrency,
+            "busy": pool.busy if pool is not None else 0,
+            "runs": pool.unsaved() if pool is not None else {},
+            "done": sum(self._ends.values()),
+            "store": {
+                "where": self._app.store.where,
+                "ok": heart is not None and heart.failures == 0 and beaten is not None,
+                "error": (heart.error if heart is not None else "") or self._store_error,
+                "last_heartbeat_s": None if beaten is None else round(now - beaten, 3),
+            },
+            "event_loop": {"lag_s": round(heart.lag_s, 3) if heart is not None else None},
+            "admission": "closed: memory is short" if self._short_of_memory else "open",
+        }
+
+    async def _serve(self, pool: Pool) -> None:
+        """Fill free slots whenever one is free and something may be there, until the worker is to end."""
+        assert self._stir is not None  # noqa: S101 - set by run, for mypy
+        failures = 0
+        while not self._over(pool):
+            self._stir.clear()
+            wait: float = self._settings.poll_s
+            free = self._room(pool)
+            if free:
+                try:
+                    taken, due = await pool.fill(free)
+                except StoreError as error:
+                    self._trouble(error, failures)
+                    wait = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
+                    failures += 1
+                else:
+                    failures = self._well(failures)
+                    if self._one:
+                        self._drain.request(self._recycle or "one run", stop=None)
+                        continue
+                    if taken == free and pool.busy < self._settings.concurrency:
+                        continue
+                    wait = min(wait, due) if due is not None else wait
+            await self._pause(wait)
+
+    def _room(self, pool: Pool) -> int:
+        """How many runs may be claimed now."""
+        if self._cordoned or self._recycle or not self._admit():
+            return 0
+        return 1 if self._one else self._settings.concurrency - pool.busy
+
+    def _admit(self) -> bool:
+        """Whether memory allows more; says so when that changes."""
+        use = over(self._settings.admit_memory) if self._settings.admit_memory is not None else None
+        if (use is not None) != self._short_of_memory:
+            self._short_of_memory = use is not None
+            if use is not None:
+                emit("worker.admission", worker=self.id, memory_mb=use.used >> 20, limit_mb=use.limit >> 20)
+        return use is None
+
+    def _over(self, pool: Pool) -> bool:
+        if self._recycle and not pool.busy:
+            self._drain.request(self._recycle, stop=None)
+        return self._drain.requested
+
+    async def _pause(self, wait_s: float) -> None:
+        assert self._stir is not None and self._loop is not None  # noqa: S101, PT018 - set by run, for mypy
+        timer = self._loop.call_later(max(wait_s, 0.0), self._stir.set)
+        await self._stir.wait()
+        timer.cancel()
+
+    async def _watch(self) -> None:
+        """Turn the store's bell into a look for work, and into an early heartbeat: a command may have come."""
+        assert self._stir is not None and self._heart is not None  # noqa: S101, PT018 - set by run, for mypy
+        store, tick = self._app.store, -1
+        while True:
+            try:
+                heard = await store.watch("work", tick, self._settings.poll_s)
+            except StoreError:
+                await asyncio.sleep(self._settings.poll_s)
+                continue
+            if heard != tick:
+                tick = heard
+                self._stir.set()
+                if self._pool is not None and self._pool.busy:
+                    self._heart.poke()
+
+    async def _sweep(self) -> None:
+        """Delete what is past its retention, now and then."""
+        retention = settings_module.load().store.retention_s
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                while await self._app.store.sweep(retention_s=retention) > 0:
+                    await asyncio.sleep(1.0)
+            except StoreError as error:
+                emit("store.unavailable", worker=self.id, verb="sweep", error=str(error))
+
+    def _row(self) -> Row:
+        """This worker as a row of the store; called in the heart's thread."""
+        pool, given = self._pool, self._settings
+        return Row(
+            id=self.id,
+            pool=given.pool,
+            app=self._app.name,
+            version=given.version,
+            host=socket.gethostname(),
+            pod=given.pod,
+            pid=os.getpid(),
+            slots=given.concurrency,
+            busy=pool.busy if pool is not None else 0,
+            queues=pool.queues if pool is not None else (),
+            tasks=tuple(sorted(self._app.tasks)),
+            runs=pool.unsaved() if pool is not None else {},
+            state=WorkerState.DRAINING if self._drain.requested else WorkerState.ACTIVE,
+            started_at=self._started_at,
+            seen_at=self._clock.wall(),
+        )
+
+    def _heard(self, beat: Beat) -> None:
+        """Obey what a heartbeat brought back."""
+        if not self._reached:
+            self._reached = True
+            emit("worker.ready", worker=self.id, store=self._app.store.where)
+        pool = self._pool
+        if pool is None:
+            return
+        for ref in beat.lost:
+            self._stop_run(pool, ref, Stop.LOST, "another worker owns it")
+        for run_id in beat.cancel:
+            if slot := pool.slots.get(run_id):
+                slot.working.stop(Stop.CANCEL, "cancelled")
+        for run_id in beat.pause:
+            if slot := pool.slots.get(run_id):
+                slot.working.stop(Stop.PAUSE, "paused")
+        for run_id in beat.arrivals:
+            if slot := pool.slots.get(run_id):
+                slot.working.arrived()
+        self._obey(beat.state)
+
+    def _obey(self, state: WorkerState) -> None:
+        cordoned = state is WorkerState.CORDONED
+        if cordoned != self._cordoned and not self._drain.requested:
+            self._cordoned = cordoned
+            emit("worker.cordoned", worker=self.id, state=str(state), busy=self._pool.busy if self._pool else 0)
+            if self._stir is not None:
+                self._stir.set()
+        if state is WorkerState.DRAINING and not self._drain.requested:
+            self._drain_now("an operator drained it")
+
+    def _fenced(self, refs: list[ClaimRef]) -> None:
+        if self._pool is not None:
+            for ref in refs:
+                self._stop_run(self._pool, ref, Stop.LOST, "its lease was not confirmed in time")
+
+    @staticmethod
+    def _stop_run(pool: Pool, ref: ClaimRef, stop: Stop, reason: str) -> None:
+        slot = pool.slots.get(ref.run_id)
+        if slot is not None and slot.held.ref.token == ref.token:
+            slot.working.stop(stop, reason)
+
+    def _run_ended(self, claim: Claim, end: End) -> None:
+        self._ends[end] += 1
+        self._last = (claim.run.id, end)
+        given = self._settings
+        if not self._recycle:
+            if given.max_runs is not None and sum(self._ends.values()) >= given.max_runs:
+                self._recycle = f"{given.max_runs} runs"
+            elif use := over(given.max_memory):
+                self._recycle = f"memory at {use.share:.0%} of its limit"
+            elif end is End.ABANDONED:
+                self._recycle = "code that does not end"
+        if self._stir is not None:
+            self._stir.set()
+
+    def _drain_now(self, reason: str) -> None:
+        if not self._drain.requested:
+            emit("worker.draining", worker=self.id, reason=reason, busy=self._pool.busy if self._pool else 0,
+                 grace_s=self._settings.drain_s)  # fmt: skip
+        self._drain.request(reason, stop=Stop.DRAIN)
+
+    def _abort_now(self, reason: str) -> None:
+        self._drain_now(reason)
+        self._drain.hurry()
+
+    async def _leave(self) -> None:
+        """Take our row away, unless code of ours still runs: then its lease must run out first."""
+        if self._ends[End.ABANDONED]:
+            return
+        try:
+            await asyncio.wait_for(self._app.store.leave(self.id), 5.0)
+        except (StoreError, TimeoutError) as error:
+            emit("store.unavailable", worker=self.id, verb="leave", error=str(error))
+
+    def _report(self) -> WorkerReport:
+        return WorkerReport(
+            runs=sum(self._ends.values()),
+            ends=dict(self._ends),
+            recycled=bool(self._recycle),
+            abandoned=self._ends[End.ABANDONED],
+            last=self._last,
+        )
+
+    def _state(self) -> str:
+        if self._drain.requested:
+            return "draining"
+        return "cordoned" if self._cordoned else "active"
+
+    def _trouble(self, error: StoreError, failures: int) -> None:
+        self._store_error = str(error)
+        if failures == 0:
+            emit("store.unavailable", worker=self.id, store=self._app.store.where, verb="claim", error=str(error))
+
+    def _well(self, failures: int) -> int:
+        if failures:
+            self._store_error = ""
+            emit("store.recovered", worker=self.id, store=self._app.store.where)
+        return 0
+
+    def _from_anywhere(self, fn: Any, reason: str) -> None:
+        if self._loop is None:
+            fn(reason)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(fn, reason)
+
+
