@@ -22,8 +22,8 @@ from agentq.errors import DeclarationError, InvalidArgument, NotOpen, UnknownTas
 from agentq.handle import RunHandle
 from agentq.retry import Retry
 from agentq.scope import current_scope
-from agentq.stores import open_store
 from agentq.step import Effect, Interrupted, OnMismatch, SameFunction
+from agentq.stores import open_store
 from agentq.stores.base import Store
 from agentq.task import Bound, Task, declare
 
@@ -102,6 +102,8 @@ class AgentQ:
     @overload
     def step(
         self,
+        fn: None = None,
+        /,
         *,
         name: str | None = None,
         retry: Retry | None = None,
@@ -137,6 +139,8 @@ class AgentQ:
     @overload
     def task(
         self,
+        fn: None = None,
+        /,
         *,
         name: str | None = None,
         queue: str | None = None,

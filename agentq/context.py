@@ -128,12 +128,58 @@ class Context(_Base):
 
     __slots__ = ()
 
+    @overload
     async def step(
         self,
         name: str,
-        fn: Callable[[], Awaitable[R] | R],
+        fn: Callable[[], Any],
         *,
-        returns: type[T] | Any = Any,
+        returns: type[T],
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        effect: Effect = "at_least_once",
+        on_interrupt: Interrupted = "fail",
+    ) -> T: ...
+    @overload
+    async def step(
+        self,
+        name: str,
+        fn: Callable[[], Any],
+        *,
+        returns: Any,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        effect: Effect = "at_least_once",
+        on_interrupt: Interrupted = "fail",
+    ) -> Any: ...
+    @overload
+    async def step(
+        self,
+        name: str,
+        fn: Callable[[], Awaitable[R]],
+        *,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        effect: Effect = "at_least_once",
+        on_interrupt: Interrupted = "fail",
+    ) -> R: ...
+    @overload
+    async def step(
+        self,
+        name: str,
+        fn: Callable[[], R],
+        *,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        effect: Effect = "at_least_once",
+        on_interrupt: Interrupted = "fail",
+    ) -> R: ...
+    async def step(
+        self,
+        name: str,
+        fn: Callable[[], Any],
+        *,
+        returns: Any = Any,
         retry: Retry | None = None,
         timeout: timedelta | None = None,
         effect: Effect = "at_least_once",
@@ -164,11 +210,7 @@ class Context(_Base):
         """Call a synchronous function in a thread; if it is a step, it is journaled as one."""
         return await self._run.in_thread(self._here(), fn, args, kwargs)  # type: ignore[no-any-return]
 
-    @overload
-    async def gather(self, *work: Awaitable[T], limit: int | None = None) -> list[T]: ...
-    @overload
-    async def gather(self, *work: Awaitable[Any], limit: int | None = None) -> list[Any]: ...
-    async def gather(self, *work: Awaitable[Any], limit: int | None = None) -> list[Any]:
+    async def gather(self, *work: Awaitable[T], limit: int | None = None) -> list[T]:
         """Run branches side by side and return their results in order.
 
         Each branch has a place of its own in the journal, so that they may finish in any order and still replay. When one
@@ -310,12 +352,47 @@ class SyncContext(_Base):
 
     __slots__ = ()
 
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[[], Any],
+        *,
+        returns: type[T],
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        effect: Effect = "at_least_once",
+        on_interrupt: Interrupted = "fail",
+    ) -> T: ...
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[[], Any],
+        *,
+        returns: Any,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        effect: Effect = "at_least_once",
+        on_interrupt: Interrupted = "fail",
+    ) -> Any: ...
+    @overload
     def step(
         self,
         name: str,
         fn: Callable[[], R],
         *,
-        returns: type[T] | Any = Any,
+        retry: Retry | None = None,
+        timeout: timedelta | None = None,
+        effect: Effect = "at_least_once",
+        on_interrupt: Interrupted = "fail",
+    ) -> R: ...
+    def step(
+        self,
+        name: str,
+        fn: Callable[[], Any],
+        *,
+        returns: Any = Any,
         retry: Retry | None = None,
         timeout: timedelta | None = None,
         effect: Effect = "at_least_once",
@@ -329,7 +406,8 @@ class SyncContext(_Base):
     def gather(self, *work: Callable[[], T], limit: int | None = None) -> list[T]:
         """Run functions side by side, each in a thread and with a place of its own in the journal; results in order."""
         most = _positive("limit", limit)
-        return self._do(lambda scope, foreign: self._run.gather_threads(scope, work, most, foreign=foreign))
+        results: list[T] = self._do(lambda scope, foreign: self._run.gather_threads(scope, work, most, foreign=foreign))
+        return results
 
     @overload
     def transcript(self, name: str, type: type[T]) -> SyncTranscript[T]: ...
@@ -390,7 +468,8 @@ class SyncContext(_Base):
         verb = functools.partial(
             self._run.call_many, limit=_positive("limit", limit), tolerate=tolerate, first=_positive("first", first)
         )
-        return self._do(lambda scope, foreign: verb(scope, bound, foreign=foreign))
+        outcomes: list[Outcome[R]] = self._do(lambda scope, foreign: verb(scope, bound, foreign=foreign))
+        return outcomes
 
     def now(self) -> datetime:
         """Return the time, the same at every replay."""
@@ -523,7 +602,7 @@ class SyncTranscript(_Log[T]):
         scope = self._context._here()  # noqa: SLF001 - the log belongs to its context
         for item in items:
             verb = functools.partial(self._run.append, scope, self._step, self._codec, item)
-            self._take(self._run.from_thread(scope, lambda _, foreign, verb=verb: verb(foreign=foreign)))
+            self._take(self._run.from_thread(scope, lambda _, foreign: verb(foreign=foreign)))  # noqa: B023 - called at once
 
 
 def _positive(name: str, value: int | None) -> int | None:
@@ -540,7 +619,7 @@ def _amount(tokens: int) -> int:
 
 def _seconds(name: str, span: timedelta | float) -> float:
     seconds = span.total_seconds() if isinstance(span, timedelta) else float(span)
-    if not 0 <= seconds < 10**9:  # noqa: PLR2004 - thirty years; catches NaN, too
+    if not 0 <= seconds < 10**9:
         raise InvalidArgument(name, span, "give a duration from zero up")
     return seconds
 

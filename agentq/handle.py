@@ -126,7 +126,7 @@ class RunHandle(Generic[R]):
         """The run id."""
         return f"<RunHandle {self.id}>"
 
-    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - ends the waiting, not the run
+    async def result(self, timeout: float | None = None) -> R:
         """Wait for the run and return what its task returned.
 
         Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentq.codec import digest
 from agentq.errors import KeyConflict
 from agentq.message import Envelope, Submitted, keyed_run_id, new_run_id
 
@@ -40,7 +39,7 @@ def envelope(
         task=bound.task.name,
         queue=bound.task.queue,
         args=bound.args,
-        args_hash=digest(bound.args),
+        args_hash=bound.args_hash,
         submitted_at=now,
         key=call.key,
         tenant=owner,

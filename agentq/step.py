@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_type_hints
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
 
-from agentq.codec import Arguments, Codec, codec_for
+from agentq.codec import Arguments, Codec, codec_for, result_codec
 from agentq.errors import DeclarationError
 from agentq.journal import RESERVED, Mismatch, OnInterrupt
 from agentq.retry import Retry
@@ -23,11 +23,12 @@ Interrupted = Literal["retry", "skip", "fail", "ask"]
 OnMismatch = Literal["error", "rerun", "ignore"]
 
 
-
 class SameFunction(Protocol):
     """Type of ``@aq.step(…)`` with options: the function keeps its signature."""
 
-    def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
+    def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]:
+        """Declare ``fn``."""
+        ...
 
 
 ONCE = Retry(max_attempts=1)
@@ -40,6 +41,8 @@ class StepSpec:
     name: str
     fn: Callable[..., Any]
     is_async: bool
+    is_method: bool = False
+    """Whether the first argument of a call is ``self``, which is not part of its identity."""
     arguments: Arguments
     codec: Codec[Any]
     retry: Retry = ONCE
@@ -108,8 +111,10 @@ def _spec(function: Callable[..., Any], name: str | None, ignore: tuple[str, ...
     is_method = _is_method(function)
     arguments = Arguments(function, skip=1 if is_method else 0, ignore=ignore)
     label = name or (function.__qualname__.rsplit("<locals>.", 1)[-1] if is_method else function.__name__)
-    codec = codec_for(_returns(function))
-    return _build(label, function, arguments, codec, is_async=inspect.iscoroutinefunction(function), **options)
+    codec = result_codec(function)
+    return _build(
+        label, function, arguments, codec, is_async=inspect.iscoroutinefunction(function), is_method=is_method, **options
+    )
 
 
 def _build(
@@ -119,6 +124,7 @@ def _build(
     codec: Codec[Any],
     *,
     is_async: bool,
+    is_method: bool = False,
     retry: Retry = ONCE,
     timeout: timedelta | None = None,
     effect: str = "at_least_once",
@@ -138,7 +144,7 @@ def _build(
     except ValueError as error:
         raise DeclarationError(f"step {name!r}: {error}") from None
     return StepSpec(
-        name=name, fn=fn, is_async=is_async, arguments=arguments, codec=codec, retry=retry,
+        name=name, fn=fn, is_async=is_async, is_method=is_method, arguments=arguments, codec=codec, retry=retry,
         timeout_s=None if timeout is None else timeout.total_seconds(),
         at_most_once=effect == "at_most_once", on_interrupt=interrupt, on_mismatch=mismatch,
         max_s=None if longest is None else longest.total_seconds(),
@@ -175,13 +181,3 @@ def _is_method(function: Callable[..., Any]) -> bool:
     parameters = list(inspect.signature(function).parameters)
     inside_class = "." in function.__qualname__.rsplit("<locals>.", 1)[-1]
     return inside_class and bool(parameters) and parameters[0] in {"self", "cls"}
-
-
-def _returns(function: Callable[..., Any]) -> Any:
-    try:
-        return get_type_hints(function, include_extras=True).get("return", Any)
-    except NameError as error:
-        raise DeclarationError(
-            f"{function.__qualname__}: the annotation of its result cannot be resolved ({error}); "
-            "import the type at module level, not only under TYPE_CHECKING"
-        ) from None

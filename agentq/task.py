@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, Never, ParamSpec, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, Never, ParamSpec, TypeVar
 
 from agentq.budget import Budget
-from agentq.codec import Arguments, Codec, codec_for
+from agentq.codec import Arguments, Codec, result_codec
+from agentq.codec.annotations import resolve
 from agentq.context import Context, SyncContext
 from agentq.errors import DeclarationError, InvalidArgument
 from agentq.handle import RunHandle
@@ -63,6 +64,8 @@ class Bound(Generic[R_co]):
     task: Task[..., R_co]
     args: bytes
     """The arguments as the codec wrote them."""
+    args_hash: str
+    """The same for equal arguments, in whatever order a set or a mapping gave its items."""
     call: CallOptions
 
     def __repr__(self) -> str:
@@ -86,7 +89,8 @@ class Task(Generic[P, R]):
         self._call = call or CallOptions()
         if call is None:
             self.arguments: Arguments = Arguments(fn, skip=1)
-            self.codec: Codec[R] = codec_for(_hints(fn).get("return", Any))
+            self.arguments.check()
+            self.codec: Codec[R] = result_codec(fn)
 
     def __repr__(self) -> str:
         """App, name and queue."""
@@ -124,7 +128,7 @@ class Task(Generic[P, R]):
             InvalidArgument: an argument does not fit the function's annotation.
 
         """
-        return Bound(self, self.arguments.encode(args, kwargs), self._call)
+        return Bound(self, *self.arguments.pack(args, kwargs), self._call)
 
     def options(
         self,
@@ -242,7 +246,7 @@ def _check_context(fn: Callable[..., Any], *, is_async: bool) -> None:
     if not parameters:
         raise DeclarationError(f"@aq.task {fn.__name__}: the first parameter is the context: `ctx: {right}`")
     first = parameters[0]
-    hint = _hints(fn).get(first.name)
+    hint = resolve(fn, first.name, fn.__annotations__.get(first.name))
     if hint is (Context if not is_async else SyncContext):
         raise DeclarationError(
             f"@aq.task {fn.__name__}: a {kind} function takes `{first.name}: {right}`, not {wrong}"
@@ -252,16 +256,6 @@ def _check_context(fn: Callable[..., Any], *, is_async: bool) -> None:
         raise DeclarationError(
             f"@aq.task {fn.__name__}: the first parameter is the context: write `{first.name}: {right}` first"
         )
-
-
-def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(fn, include_extras=True)
-    except NameError as error:
-        raise DeclarationError(
-            f"{fn.__qualname__}: an annotation cannot be resolved ({error}); "
-            "import the type at module level, not only under TYPE_CHECKING"
-        ) from None
 
 
 def _moment(field_name: str, moment: datetime) -> float:

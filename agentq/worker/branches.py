@@ -10,13 +10,13 @@ from agentq.errors import StepFailed
 from agentq.scope import Scope, enter_scope
 
 if TYPE_CHECKING:
-    from agentq.worker.execution import Execution
+    from agentq.worker.verbs import LiveRun
 
 Work = Callable[[Scope], Awaitable[Any]]
 
 
 async def side_by_side(
-    run: Execution,
+    run: LiveRun,
     scope: Scope,
     work: Sequence[tuple[str, Work]],
     *,

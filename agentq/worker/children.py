@@ -19,7 +19,7 @@ from agentq.worker.branches import Work, side_by_side
 if TYPE_CHECKING:
     from agentq.scope import Scope
     from agentq.task import Bound
-    from agentq.worker.execution import Execution
+    from agentq.worker.verbs import LiveRun
 
 CALL = "ctx.call"
 ENQUEUE = "ctx.enqueue"
@@ -37,7 +37,7 @@ class _Ended(msgspec.Struct, frozen=True, omit_defaults=True):
 class Children:
     """The children of one execution."""
 
-    def __init__(self, run: Execution) -> None:
+    def __init__(self, run: LiveRun) -> None:
         """Belong to ``run``."""
         self._run = run
 
@@ -60,7 +60,7 @@ class Children:
         run = self._run
         if run.stopping is not None:
             await run.park()
-        sign = digest(b"\n".join([call.task.name.encode() + call.args for call in calls]))
+        sign = digest("\n".join([call.task.name + call.args_hash for call in calls]).encode())
         branch, _, occurrence = scope.place(CALL, sign, foreign=foreign)
         stem = f"{branch}/{CALL}#{occurrence}"
         score = _Score(tolerate, first)
@@ -89,7 +89,7 @@ class Children:
         run = self._run
         if run.stopping is not None:
             await run.park()
-        sign = digest(b"\n".join([call.task.name.encode() + call.args for call in calls]))
+        sign = digest("\n".join([call.task.name + call.args_hash for call in calls]).encode())
         place = scope.place(ENQUEUE, sign, foreign=foreign)
         entry = run.history.read(place)
         if entry is not None:
@@ -114,7 +114,7 @@ class Children:
         for number, call in enumerate(calls):
             entry = self._run.history.read((f"{stem}.{number}", call.task.name, 0))
             if entry is not None:
-                self._check(entry, digest(call.args))
+                self._check(entry, call.args_hash)
                 found.append((number, entry))
         return sorted(found, key=lambda pair: pair[1].seq)
 

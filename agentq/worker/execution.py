@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -46,6 +46,7 @@ from agentq.worker.waits import Waits
 if TYPE_CHECKING:
     from agentq.step import StepSpec
     from agentq.task import Task
+    from agentq.worker.verbs import LiveRun
 
 POISON_DEATHS = 3
 """A run that died alone so often without a journal entry is not tried again."""
@@ -108,12 +109,14 @@ class Execution:
         self._over: asyncio.Future[bool] = self.loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._guests: set[asyncio.Task[Any]] = set()
+        me = cast("LiveRun", self)
+        self.me = me
         self.ledger = Ledger(store, lease, self.history, clock, self.stop)
-        self.waits = Waits(self, self._options.linger_s)
-        self.steps = Steps(self)
-        self.children = Children(self)
-        self.mailbox = Mailbox(self)
-        self.memory = Memory(self)
+        self.waits = Waits(me, self._options.linger_s)
+        self.steps = Steps(me)
+        self.children = Children(me)
+        self.mailbox = Mailbox(me)
+        self.memory = Memory(me)
 
     @property
     def row(self) -> Run:
@@ -218,7 +221,8 @@ class Execution:
             message = f"its worker died {run.deaths} times while this run was alone in a process and recorded nothing"
             return Failed(failure=Failure(type="Poisoned", message=message, permanent=True))
         try:
-            self._arguments = self.task.arguments.decode(run.args)
+            arguments = self.task.arguments
+            self._arguments = arguments.spread(arguments.decode(run.args))
         except InvalidArgument as error:
             return Failed(failure=failure_from(error))
         return None
@@ -237,7 +241,7 @@ class Execution:
         if run.deadline is not None:
             left = max(0.0, run.deadline - self.clock.wall())
             self._timers.append(self.loop.call_later(left, self.stop, Stop.DEADLINE, "its deadline passed"))
-        scope = Scope(self, "")
+        scope = Scope(self.me, "")
         code = self._async_code(scope) if spec.is_async else self._sync_code(scope)
         self._root = self.loop.create_task(code)
         self._root.add_done_callback(self._root_ended)
@@ -246,13 +250,15 @@ class Execution:
         scope.owner = asyncio.current_task()
         enter_scope(scope)
         try:
-            return await self.task.fn(Context(self, scope), **self._arguments)
+            args, kwargs = self._arguments
+            return await self.task.fn(Context(self.me, scope), *args, **kwargs)
         except (SystemExit, KeyboardInterrupt) as error:
             raise RuntimeError(f"the task raised {error!r}") from error
 
     async def _sync_code(self, scope: Scope) -> Any:
-        context, arguments = SyncContext(self, scope), self._arguments
-        return await self.line(lambda: self.task.fn(context, **arguments), scope, owner=True).run()
+        context = SyncContext(self.me, scope)
+        args, kwargs = self._arguments
+        return await self.line(lambda: self.task.fn(context, *args, **kwargs), scope, owner=True).run()
 
     def line(self, fn: Callable[[], Any], scope: Scope, *, owner: bool) -> Line:
         """Return a thread for the run's synchronous code."""
@@ -312,21 +318,8 @@ class Execution:
         """What to write, given how the root ended and why it was stopped."""
         root = self._root
         stop = self.stopping if self.unwinding or self.stopping in {Stop.LOST, Stop.CANCEL, Stop.BROKEN} else None
-        if stop is Stop.LOST:
-            return None, ()
-        if stop is Stop.CANCEL:
-            return Cancelled(), ()
-        if stop is Stop.SUSPEND:
-            return Suspended(), ()
-        if stop in {Stop.DRAIN, Stop.PAUSE}:
-            return Released(reason=self._reason), ()
-        if stop is Stop.DEADLINE:
-            return Failed(failure=_named(DeadlineExceeded(self._reason), permanent=True)), ()
-        if stop is Stop.TIMEOUT:
-            emit("run.timed_out", run_id=self.row.id, task=self.row.task, reason=self._reason)
-            return self._failed(RunTimeout(self._reason), permanent=not self._reason.startswith("the attempt"))
-        if stop is Stop.BROKEN:
-            return self._failed(RuntimeError(self._reason))
+        if stop is not None:
+            return self._stopped(stop)
         if root is None or root.cancelled():
             return self._failed(RuntimeError("the task was cancelled by its own code"))
         error = root.exception()
@@ -337,6 +330,24 @@ class Execution:
         except (CodecError, PayloadTooLarge) as unfit:
             message = f"what the task returned cannot be recorded: {unfit}"
             return Failed(failure=Failure(type="CodecError", message=message, permanent=True)), ()
+
+    def _stopped(self, stop: Stop) -> tuple[Settlement | None, tuple[Entry, ...]]:
+        match stop:
+            case Stop.LOST:
+                return None, ()
+            case Stop.CANCEL:
+                return Cancelled(), ()
+            case Stop.SUSPEND:
+                return Suspended(), ()
+            case Stop.DRAIN | Stop.PAUSE:
+                return Released(reason=self._reason), ()
+            case Stop.DEADLINE:
+                return Failed(failure=_named(DeadlineExceeded(self._reason), permanent=True)), ()
+            case Stop.TIMEOUT:
+                emit("run.timed_out", run_id=self.row.id, task=self.row.task, reason=self._reason)
+                return self._failed(RunTimeout(self._reason), permanent=not self._reason.startswith("the attempt"))
+            case Stop.BROKEN:
+                return self._failed(RuntimeError(self._reason))
 
     def _failed(self, error: BaseException, *, permanent: bool = False) -> tuple[Settlement, tuple[Entry, ...]]:
         run = self.row
@@ -359,23 +370,24 @@ class Execution:
         if verdict is Verdict.FENCED:
             emit("run.lost", **told, epoch=self.claim.ref.epoch, reason="the store refused the settlement")
             return End.LOST
-        if verdict is Verdict.CANCELLED or isinstance(settlement, Cancelled):
-            emit("run.cancelled", **told)
-            return End.CANCELLED
-        if isinstance(settlement, Succeeded):
-            emit("run.succeeded", **told)
-            return End.SUCCEEDED
-        if isinstance(settlement, Failed):
-            emit("run.failed", **told, error=settlement.failure.type, reason=settlement.failure.message)
-            return End.FAILED
+        end = End.CANCELLED if verdict is Verdict.CANCELLED else _ENDS[type(settlement)]
+        more: dict[str, Any] = {}
+        if isinstance(settlement, Failed | Retried):
+            more = {"error": settlement.failure.type, "reason": settlement.failure.message}
         if isinstance(settlement, Retried):
-            emit("run.retrying", **told, error=settlement.failure.type, delay_s=settlement.delay_s)
-            return End.RETRYING
-        if isinstance(settlement, Suspended):
-            emit("run.suspended", **told)
-            return End.SUSPENDED
-        emit("run.released", **told, reason=self._reason)
-        return End.RELEASED
+            more["delay_s"] = settlement.delay_s
+        emit(f"run.{end}", **told, **more)
+        return end
+
+
+_ENDS: dict[type[Settlement], End] = {
+    Succeeded: End.SUCCEEDED,
+    Failed: End.FAILED,
+    Retried: End.RETRYING,
+    Suspended: End.SUSPENDED,
+    Released: End.RELEASED,
+    Cancelled: End.CANCELLED,
+}
 
 
 def _named(error: BaseException, *, permanent: bool) -> Failure:

@@ -17,8 +17,8 @@ from agentq.settings import WorkerSettings
 from agentq.stores.base import Store
 from agentq.telemetry import emit
 from agentq.worker.execution import End, ExecutionOptions
-from agentq.worker.ledger import Stop, deliver
 from agentq.worker.leases import Held
+from agentq.worker.ledger import Stop, deliver
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ

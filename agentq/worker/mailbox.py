@@ -16,7 +16,7 @@ from agentq.telemetry import emit
 
 if TYPE_CHECKING:
     from agentq.scope import Scope
-    from agentq.worker.execution import Execution
+    from agentq.worker.verbs import LiveRun
 
 SLEEP = "ctx.sleep"
 WAIT = "ctx.wait_for"
@@ -33,7 +33,7 @@ class _Received(msgspec.Struct, frozen=True, omit_defaults=True):
 class Mailbox:
     """The timers and signals of one execution."""
 
-    def __init__(self, run: Execution) -> None:
+    def __init__(self, run: LiveRun) -> None:
         """Belong to ``run``."""
         self._run = run
 

@@ -14,7 +14,7 @@ from agentq.message import Entry, EntryKind
 
 if TYPE_CHECKING:
     from agentq.scope import Scope
-    from agentq.worker.execution import Execution
+    from agentq.worker.verbs import LiveRun
 
 NOW = "ctx.now"
 SPEND = "ctx.spend"
@@ -24,7 +24,7 @@ SAVE = "ctx.save"
 class Memory:
     """The memory of one execution."""
 
-    def __init__(self, run: Execution) -> None:
+    def __init__(self, run: LiveRun) -> None:
         """Belong to ``run``."""
         self._run = run
         self._blobs: dict[str, bytes] = {}

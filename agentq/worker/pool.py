@@ -15,8 +15,8 @@ from agentq.stores.base import Store
 from agentq.telemetry import emit
 from agentq.worker.execution import End, Execution, ExecutionOptions
 from agentq.worker.isolate import Isolated, can_isolate
-from agentq.worker.ledger import Stop
 from agentq.worker.leases import Heart, Held
+from agentq.worker.ledger import Stop
 from agentq.worker.verbs import LiveRun
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from agentq.telemetry import emit
 
 if TYPE_CHECKING:
     from agentq.step import StepSpec
-    from agentq.worker.execution import Execution
+    from agentq.worker.verbs import LiveRun
 
 Invoke = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any], Scope], Awaitable[Any]]
 """How a body is called: on the loop, in the task's own thread, or in a helper thread."""
@@ -45,7 +45,7 @@ async def call_here(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 class Steps:
     """The steps of one execution."""
 
-    def __init__(self, run: Execution) -> None:
+    def __init__(self, run: LiveRun) -> None:
         """Belong to ``run``."""
         self._run = run
 
@@ -63,7 +63,7 @@ class Steps:
         run = self._run
         if run.stopping is not None:
             await run.park()
-        sign = spec.arguments.digest(args, kwargs)
+        sign = spec.arguments.digest(args[1:] if spec.is_method else args, kwargs)
         place = scope.place(spec.name, sign, foreign=foreign)
         entry = run.history.read(place)
         if entry is not None and self._fits(entry, sign, spec):
@@ -119,7 +119,7 @@ class Steps:
             attempt, used = run.history.next_try(place)
             run.presence.begin()
             try:
-                raw = await self._try(scope, spec, place, sign, attempt, args, kwargs, invoke)
+                value = await self._try(spec, place, sign, attempt, args, kwargs, invoke)
             except _Tried as tried:
                 delay: float | None = await self._record_failure(spec, place, sign, attempt, used + 1, tried)
             else:
@@ -131,12 +131,11 @@ class Steps:
                 await run.park()
             if delay is None:
                 self.check_budget()
-                return spec.codec.decode(raw)
+                return value
             await asyncio.sleep(delay)
 
     async def _try(
         self,
-        scope: Scope,
         spec: StepSpec,
         place: Identity,
         sign: str,
@@ -144,7 +143,7 @@ class Steps:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         invoke: Invoke,
-    ) -> bytes:
+    ) -> Any:
         """Run the body once and record its value.
 
         Raises:
@@ -160,8 +159,8 @@ class Steps:
         inside = Scope(run, f"{place[0]}/{place[1]}#{place[2]}", frame=frame)
         fn = run.replacement(spec)
         try:
-            value = await self._timed(spec, invoke(fn, args, kwargs, inside))
-            raw = spec.codec.encode(value)
+            returned = await self._timed(spec, invoke(fn, args, kwargs, inside))
+            raw, value = spec.codec.roundtrip(returned)
         except Exception as error:
             raise _Tried(error, frame, began) from error
         entry = run.ledger.entry(
@@ -170,7 +169,7 @@ class Steps:
         )  # fmt: skip
         await run.ledger.commit(entry)
         emit("step.done", run_id=run.row.id, task=run.row.task, step=spec.name, duration_s=entry.ended_at - began)
-        return raw
+        return value
 
     async def _timed(self, spec: StepSpec, body: Awaitable[Any]) -> Any:
         if spec.timeout_s is None:
@@ -265,7 +264,7 @@ class Steps:
             raise BudgetExceeded(f"the budget of task {self._run.task.name!r} is used up: {over}")
 
 
-class _Tried(Exception):  # noqa: N818 - not an error of anybody's, a result on its way up
+class _Tried(Exception):
     def __init__(self, error: Exception, frame: Frame, began: float) -> None:
         super().__init__()
         self.error = error

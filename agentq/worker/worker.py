@@ -374,5 +374,3 @@ class Worker:
             fn(reason)
         elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(fn, reason)
-
-

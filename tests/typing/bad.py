@@ -35,13 +35,14 @@ async def report(ctx: Context, topic: str, *, pages: int = 3) -> list[str]:
     wrong: int = await ask("x")  # E: …and their results
     await count(text=None)  # E: also with options
     await Browser().fetch(5)  # E: also as methods
+    texts: list[str] = await ctx.gather(count("a"), count("b"))  # E: branches keep their results
     answer: str = await ctx.wait_for(approved)  # E: a signal brings its own type
     child: str = await ctx.call(summarise, "x")  # E: a child returns its own type
     await ctx.call(summarise, 5)  # E: and takes its own arguments
     notes = await ctx.transcript("notes", str)
     await notes.append(5)  # E: a transcript takes items of its type
     await ctx.sleep("1m")  # E: no duration
-    return [str(wrong), answer, child]
+    return [*texts, str(wrong), answer, child]
 
 
 @aq.task

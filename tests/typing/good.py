@@ -27,7 +27,7 @@ async def clients(_: AgentQ) -> AsyncIterator[None]:
 
 aq = AgentQ("typed", lifespan=clients)
 approved = Signal("approved", bool)
-edited: Signal[Report | None] = Signal("edited", Report | None)
+edited = Signal[Report | None]("edited", Report | None)
 
 
 @aq.step
@@ -95,6 +95,7 @@ async def report(ctx: Context, topic: str, *, pages: int = 3) -> Report:
     handle = await summarise.enqueue("page")
     assert_type(handle, RunHandle[int])
 
+    assert_type(await ctx.step("chat", lambda: ask(topic), returns=Report), Report)
     await ctx.progress(0.5, "half-way")
     await ctx.emit("token", {"text": "…"})
     await ctx.sleep(timedelta(minutes=1))
