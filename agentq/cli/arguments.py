@@ -75,7 +75,7 @@ def _words(task: Task[..., Any], parameters: Mapping[str, Any], words: Sequence[
             raise Problem(f"{word!r} is no argument: write name=value", hint=usage(task), code=2)
         hint = _bare(parameters.get(name, Any))
         if name in values:
-            if not isinstance(values[name], list) or (get_origin(hint) not in _LISTS and hint not in _LISTS):
+            if not isinstance(values[name], list) or not _is_list(hint):
                 raise Problem(f"{name} is given twice", hint=usage(task), code=2)
             values[name].append(_item(hint, text))
         else:
@@ -97,8 +97,7 @@ def convert(hint: Any, text: str) -> Any:
         value = msgspec.json.decode(text)
     except msgspec.DecodeError:
         value = text
-    is_list = any((get_origin(option) or option) in _LISTS for option in options)
-    if is_list and not isinstance(value, list):
+    if _is_list(hint) and not isinstance(value, list):
         return [_item(hint, text)]
     return value
 
@@ -107,6 +106,10 @@ def _item(hint: Any, text: str) -> Any:
     """Convert one item of a list that is given as ``name=a name=b``."""
     inner = next((get_args(option) for option in _options(hint) if get_origin(option) in _LISTS), ())
     return convert(inner[0] if inner else Any, text)
+
+
+def _is_list(hint: Any) -> bool:
+    return any((get_origin(option) or option) in _LISTS for option in _options(hint))
 
 
 def _boolean(text: str) -> bool | None:

@@ -58,5 +58,5 @@ class Axis:
         """Return blanks and a bar; what is too short to see is a hairline."""
         first, last = self.place(start), self.place(end)
         left = min(self._width - 1, int(first))
-        eighths = max(1, round((last - left) * 8))
+        eighths = max(1, round((last - first) * 8))
         return " " * left + "█" * (eighths // 8) + (_LEFT[eighths % 8] if eighths % 8 else "")

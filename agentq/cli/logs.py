@@ -14,7 +14,7 @@ import msgspec
 from agentq.settings import LogSettings
 from agentq.telemetry.redact import redact
 
-_SHORT: Final = ("run_id", "worker", "child_id")
+_SHORT: Final = ("run_id", "worker", "child")
 _ID_CHARACTERS: Final = 12
 Render = Callable[[dict[str, Any]], str]
 

@@ -59,8 +59,8 @@ _EVENTS: Final = (
     # Its contact with the store.
     _event("heartbeat.failed", WARNING, ("worker", "failures", "duration_s", "margin_s", *_WHY), "leases could not be renewed"),
     _event("heartbeat.recovered", INFO, ("worker", "failures", "duration_s"), "leases are renewed again"),
-    _event("store.unavailable", WARNING, ("worker", "store", "verb", *_WHY), "the store cannot be reached for now"),
-    _event("store.recovered", INFO, ("worker", "store", "duration_s"), "the store answers again"),
+    _event("store.unavailable", WARNING, ("worker", "store", "verb", "run_id", *_WHY), "the store cannot be reached for now"),
+    _event("store.recovered", INFO, ("worker", "store", "run_id", "duration_s"), "the store answers again"),
     _event("store.swept", DEBUG, ("worker", "runs", "duration_s"), "final runs past their retention were deleted"),
     # A run.
     _event("run.claimed", INFO, (*_RUN, "wait_s", "key"), "a worker took a run that starts"),
@@ -88,10 +88,10 @@ _EVENTS: Final = (
     _event("step.failed", WARNING, (*_STEP, "duration_s", *_WHY), "a step's last try failed"),
     _event("step.retrying", INFO, (*_STEP, "duration_s", "delay_s", *_WHY), "a step's try failed, another will follow"),
     _event("step.replayed", DEBUG, (*_STEP,), "a recorded value was used, nothing was executed"),
-    _event("step.interrupted", WARNING, (*_STEP, "decision", *_WHY), "an at-most-once step may have happened"),
+    _event("step.interrupted", WARNING, (*_STEP, "policy", *_WHY), "an at-most-once step may have happened"),
     # What joins runs together.
     _event("signal.received", INFO, (*_STEP, "signal"), "a wait got the signal it waited for"),
-    _event("child.started", INFO, (*_STEP, "child_id", "child_task"), "a run started another"),
+    _event("child.started", INFO, (*_STEP, "child"), "a run started another"),
     _event(
         "journal.mismatch", ERROR, (*_STEP, "seq", "expected", "found", "policy", *_WHY), "the code no longer fits the journal"
     ),

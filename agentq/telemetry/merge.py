@@ -21,7 +21,9 @@ def merged(texts: Mapping[str, str]) -> tuple[bytes, str]:
             if shared and family.name in families:
                 continue
             kept = families.setdefault(family.name, family)
-            samples = [sample if shared else sample._replace(labels={**sample.labels, "process": process}) for sample in family.samples]
+            samples = [
+                sample if shared else sample._replace(labels={**sample.labels, "process": process}) for sample in family.samples
+            ]
             kept.samples = samples if kept is family else [*kept.samples, *samples]
 
     class All:

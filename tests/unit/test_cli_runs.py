@@ -1,0 +1,242 @@
+import asyncio
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from agentq.cli.main import cli
+from agentq.message import RunQuery, WorkerState
+from agentq.stores import open_store
+from tests.helpers.stores import fill
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("store") / "agentq.db")
+
+
+@pytest.fixture
+def agentq(original, monkeypatch):
+    """Call the command line on a store that the test must not change; returns the result."""
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def call(*words, code=0):
+        result = CliRunner().invoke(cli, [*words, "--store", str(original.path)])
+        assert result.exit_code == code, result.output
+        return result
+
+    call.store = original
+    return call
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Call the command line on a store of the test's own."""
+    monkeypatch.setenv("COLUMNS", "160")
+    made = fill(tmp_path / "agentq.db")
+
+    def call(*words, code=0):
+        result = CliRunner().invoke(cli, [*words, "--store", str(made.path)])
+        assert result.exit_code == code, result.output
+        return result
+
+    call.store = made
+    return call
+
+
+def one_run(made, run_id):
+    async def look():
+        async with open_store(str(made.path)) as store:
+            return (await store.runs(RunQuery(ids=(run_id,))))[0]
+
+    return asyncio.run(look())
+
+
+def test_list_shows_every_run_with_its_state_and_what_it_does(agentq):
+    out = agentq("runs", "list").output
+    for word in ("running", "waiting", "succeeded", "failed", "queued", "60%", "drafting", "ValueError: no such page", "in "):
+        assert word in out
+
+
+def test_list_filters_by_state_queue_task_and_tenant(agentq):
+    def ids(*words):
+        return {run["id"] for run in json.loads(agentq("runs", "list", "--json", *words).output)}
+
+    made = agentq.store
+    assert ids("--state", "failed") == {made.failed}
+    assert ids("--state", "failed", "--state", "running") == {made.failed, made.running}
+    assert ids("--queue", "reports") == {made.waiting, made.succeeded, made.queued}
+    assert ids("--task", "summarise") == {made.queued}
+    assert ids("--tenant", "acme") == {made.waiting}
+    assert len(ids("--limit", "2")) == 2
+
+
+def test_list_says_when_nothing_matches(agentq):
+    assert agentq("runs", "list", "--task", "nope").output == "no runs match\n"
+
+
+def test_json_of_a_run_embeds_payloads_and_writes_times_in_rfc_3339(agentq):
+    (run,) = json.loads(agentq("runs", "list", "--json", "--task", "report", "--state", "succeeded").output)
+    assert run["args"] == {"topic": "sqs"}
+    assert run["result"] == {"pages": 3}
+    assert run["submitted_at"][10] == "T"
+    assert run["cost_usd"] == 0
+
+
+def test_show_draws_a_timeline_with_branches_tries_and_waits(agentq):
+    out = agentq("runs", "show", agentq.store.running).output
+    for word in (
+        "● running",
+        "ask #1",
+        "read [0.1]",
+        "try 1: httpx.ConnectError",
+        "sleep",
+        "1 m 00 s",
+        "working",
+        "60%",
+        "worker-7c9",
+    ):
+        assert word in out
+    assert "█" in out
+    assert "\x1b[2J" not in out
+
+
+def test_show_accepts_the_start_of_an_id(agentq):
+    assert agentq.store.running in agentq("runs", "show", agentq.store.running[:20]).output
+
+
+def test_show_names_the_question_and_the_command_that_answers_it(agentq):
+    out = agentq("runs", "show", agentq.store.waiting).output
+    assert "Publish the report?" in out
+    assert f"agentq runs signal {agentq.store.waiting} approved VALUE" in out
+
+
+def test_show_ends_with_the_result_or_the_failure_and_its_remedy(agentq):
+    assert '{"pages":3}' in agentq("runs", "show", agentq.store.succeeded).output
+    out = agentq("runs", "show", agentq.store.failed).output
+    assert "failed in step publish" in out
+    assert 'File "hello.py", line 30' in out
+    assert f"agentq runs retry {agentq.store.failed}" in out
+
+
+def test_show_keeps_values_to_itself_unless_asked(agentq):
+    assert "the page" not in agentq("runs", "show", agentq.store.running).output
+    assert "the page" in agentq("runs", "show", agentq.store.running, "--values").output
+
+
+def test_show_as_json_lists_steps_and_waits(agentq):
+    shown = json.loads(agentq("runs", "show", agentq.store.running, "--json").output)
+    assert [(s["step"], s["outcome"], s["tries"]) for s in shown["steps"]] == [
+        ("ask", "done", 1),
+        ("read", "done", 1),
+        ("read", "done", 2),
+        ("ctx.sleep", "waited", 1),
+        ("ask", "done", 1),
+    ]
+    assert shown["worker"]["pod"] == "worker-7c9"
+    assert json.loads(agentq("runs", "show", agentq.store.waiting, "--json").output)["waits"][0]["ask"] == "Publish the report?"
+
+
+def test_an_ambiguous_start_of_an_id_lists_the_candidates(agentq):
+    out = agentq("runs", "show", agentq.store.running[:4], code=1).output
+    assert "start of several runs" in out
+    assert agentq.store.failed in out
+
+
+@pytest.mark.parametrize(("word", "said"), [("zzzzzz", "no run's id starts with"), ("06", "at least 4 characters")])
+def test_a_run_that_is_not_there_is_one_clear_line(agentq, word, said):
+    out = agentq("runs", "show", word, code=1).output
+    assert said in out
+    assert "Traceback" not in out
+
+
+def test_cancel_settles_a_waiting_run_at_once(mine):
+    assert "cancelled" in mine("runs", "cancel", mine.store.waiting).output
+    assert one_run(mine.store, mine.store.waiting).state == "cancelled"
+
+
+def test_cancel_of_a_final_run_is_refused(mine):
+    assert "final already" in mine("runs", "cancel", mine.store.succeeded, code=1).output
+
+
+def test_pause_and_resume(mine):
+    mine("runs", "pause", mine.store.queued)
+    assert one_run(mine.store, mine.store.queued).paused
+    mine("runs", "resume", mine.store.queued)
+    assert not one_run(mine.store, mine.store.queued).paused
+
+
+def test_retry_queues_a_failed_run_again(mine):
+    assert "queued again" in mine("runs", "retry", mine.store.failed).output
+    assert one_run(mine.store, mine.store.failed).state == "queued"
+
+
+def test_signal_wakes_the_run_that_waits_for_it(mine):
+    assert "signalled" in mine("runs", "signal", mine.store.waiting, "approved", "true").output
+    assert one_run(mine.store, mine.store.waiting).state == "queued"
+
+
+def test_signal_without_a_name_says_what_is_asked(mine):
+    out = mine("runs", "signal", mine.store.waiting).output
+    assert "approved  Publish the report?" in out
+
+
+def test_signal_before_it_is_asked_for_is_kept(mine):
+    assert "kept until it asks" in mine("runs", "signal", mine.store.queued, "go", "now").output
+
+
+def test_fork_keeps_what_comes_before_the_step(mine):
+    made = json.loads(mine("runs", "fork", mine.store.failed, "--from", "publish", "--json").output)
+    assert made["kept"] == 1
+    assert one_run(mine.store, made["id"]).fork_of == mine.store.failed
+
+
+def test_fork_from_a_step_that_is_not_there_lists_those_that_are(mine):
+    assert "ask publish" in mine("runs", "fork", mine.store.failed, "--from", "nope", code=1).output
+
+
+def test_queues_show_backlog_and_who_serves_them(agentq):
+    out = agentq("queues").output
+    assert "default" in out
+    (reports,) = [one for one in json.loads(agentq("queues", "--json").output) if one["queue"] == "reports"]
+    assert (reports["runnable"], reports["waiting"], reports["slots"]) == (1, 1, 8)
+
+
+def test_workers_list_and_cordon_by_the_start_of_an_id_or_by_pod(mine):
+    assert "worker-7c9" in mine("workers", "list").output
+    mine("workers", "cordon", mine.store.worker[:6])
+    assert json.loads(mine("workers", "list", "--json").output)[0]["state"] == WorkerState.CORDONED
+    mine("workers", "uncordon", "worker-7c9")
+    assert json.loads(mine("workers", "list", "--json").output)[0]["state"] == WorkerState.ACTIVE
+    mine("workers", "drain", "--all")
+    assert json.loads(mine("workers", "list", "--json").output)[0]["state"] == WorkerState.DRAINING
+
+
+def test_a_worker_that_is_not_there(mine):
+    assert "no live worker" in mine("workers", "cordon", "nope", code=1).output
+
+
+def test_top_shows_queues_workers_and_runs_once(agentq):
+    out = agentq("top", "--once").output
+    for word in ("1 worker", "BACKLOG", "■□□□□□□□", "drafting", "report"):
+        assert word in out
+    assert {run["id"] for run in json.loads(agentq("top", "--json").output)["runs"]} == {
+        agentq.store.running,
+        agentq.store.waiting,
+    }
+
+
+def test_a_store_that_is_not_there_is_said_and_not_made(tmp_path):
+    missing = tmp_path / "none.db"
+    result = CliRunner().invoke(cli, ["runs", "list", "--store", str(missing)])
+    assert result.exit_code == 66
+    assert "there is no store at" in result.output
+    assert not missing.exists()
+
+
+def test_the_store_of_the_environment_and_the_default(original, monkeypatch, tmp_path):
+    monkeypatch.setenv("AGENTQ_STORE", str(original.path))
+    assert "running" in CliRunner().invoke(cli, ["runs", "list"]).output
+    monkeypatch.delenv("AGENTQ_STORE")
+    monkeypatch.chdir(tmp_path)
+    assert f"{tmp_path / 'agentq.db'}" in CliRunner().invoke(cli, ["runs", "list"]).output.replace("\n", "")
