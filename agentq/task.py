@@ -78,7 +78,7 @@ class Task(Generic[P, R]):
 
     def __init__(self, app: AgentQ, fn: Callable[..., Any], spec: TaskSpec, *, call: CallOptions | None = None) -> None:
         """Use ``@aq.task``."""
-        self._app = app
+        self.app = app
         self.fn = fn
         self.spec = spec
         self.name = spec.name
@@ -94,7 +94,7 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         """App, name and queue."""
-        return f"<Task {self._app.name}:{self.name} queue={self.queue}>"
+        return f"<Task {self.app.name}:{self.name} queue={self.queue}>"
 
     def __call__(self, *_: object, **__: object) -> Never:
         """Refuse: calling the function would run it outside any run.
@@ -118,7 +118,7 @@ class Task(Generic[P, R]):
             StoreUnavailable: the store cannot be reached; nothing is known to be submitted.
 
         """
-        (handle,) = await self._app.enqueue_many([self.bind(*args, **kwargs)])
+        (handle,) = await self.app.enqueue_many([self.bind(*args, **kwargs)])
         return handle
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R]:
@@ -183,13 +183,13 @@ class Task(Generic[P, R]):
             max_attempts=before.max_attempts if max_attempts is None else max_attempts,
             timeout_s=before.timeout_s if timeout is None else timeout.total_seconds(),
         )
-        other: Task[P, R] = Task(self._app, self.fn, self.spec, call=call)
+        other: Task[P, R] = Task(self.app, self.fn, self.spec, call=call)
         other.arguments, other.codec = self.arguments, self.codec
         return other
 
     def handle(self, run_id: str) -> RunHandle[R]:
         """Return the handle of an existing run, typed by this task; nothing is looked up yet."""
-        return RunHandle(self._app, run_id, self.codec)
+        return RunHandle(self.app, run_id, self.codec)
 
 
 def declare(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
@@ -31,7 +31,7 @@ from agentq.message import (
     Verdict,
 )
 from agentq.retry import decide
-from agentq.scope import Scope, enter_scope
+from agentq.scope import Frame, Scope, enter_scope
 from agentq.stores.base import Store
 from agentq.telemetry import emit
 from agentq.worker.children import Children
@@ -76,8 +76,12 @@ class ExecutionOptions:
     grace_s: float = 10.0
     """For code to end after it was cancelled."""
     linger_s: float = LINGER_S
-    fakes: Mapping[StepSpec, Callable[..., Any]] = field(default_factory=dict)
-    """Functions that tests run instead of steps' own."""
+    fakes: Mapping[StepSpec | str, Callable[..., Any]] = field(default_factory=dict)
+    """Functions that tests run instead of steps' own; by declaration, or by name for calls of ``ctx.step``."""
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    """How a step waits for its next try."""
+    watch_body: Callable[[Frame, str], None] | None = None
+    """Told of every step body that is about to run, with the run's id."""
 
 
 class Execution:
@@ -101,7 +105,7 @@ class Execution:
         self.presence = Presence()
         self.stopping: Stop | None = None
         self.unwinding = False
-        self._options = options or ExecutionOptions()
+        self.options = options or ExecutionOptions()
         self._reason = ""
         self.loop = asyncio.get_running_loop()
         self._began = clock.steady()
@@ -112,7 +116,7 @@ class Execution:
         me = cast("LiveRun", self)
         self.me = me
         self.ledger = Ledger(store, lease, self.history, clock, self.stop)
-        self.waits = Waits(me, self._options.linger_s)
+        self.waits = Waits(me, self.options.linger_s)
         self.steps = Steps(me)
         self.children = Children(me)
         self.mailbox = Mailbox(me)
@@ -196,7 +200,8 @@ class Execution:
 
     def replacement(self, spec: StepSpec) -> Callable[..., Any]:
         """The function to call for a step."""
-        return self._options.fakes.get(spec, spec.fn)
+        fakes = self.options.fakes
+        return fakes.get(spec) or fakes.get(spec.name, spec.fn) if fakes else spec.fn
 
     def background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do something for the run that nobody waits for; it ends before the run is settled."""
@@ -283,7 +288,7 @@ class Execution:
             return
         if not self.unwinding:
             self.unwinding = True
-            self._timers.append(self.loop.call_later(self._options.grace_s, self._give_up))
+            self._timers.append(self.loop.call_later(self.options.grace_s, self._give_up))
         self._root.cancel(self._reason)
         for task in self._guests:
             if task.get_name() != "agentq-background":
@@ -307,11 +312,11 @@ class Execution:
             if task.get_name() != "agentq-background":
                 task.cancel()
         if guests:
-            await asyncio.wait(guests, timeout=self._options.grace_s)
+            await asyncio.wait(guests, timeout=self.options.grace_s)
 
     def _abandoned(self) -> End:
         self.ledger.close()
-        emit("run.abandoned", run_id=self.row.id, task=self.row.task, reason=self._reason, grace_s=self._options.grace_s)
+        emit("run.abandoned", run_id=self.row.id, task=self.row.task, reason=self._reason, grace_s=self.options.grace_s)
         return End.ABANDONED
 
     def _outcome(self) -> tuple[Settlement | None, tuple[Entry, ...]]:

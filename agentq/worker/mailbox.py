@@ -26,7 +26,7 @@ ASK = "ctx.ask"
 class _Received(msgspec.Struct, frozen=True, omit_defaults=True):
     """Value of the ``waited`` entry of a signal: what came, or that nothing came in time."""
 
-    signal: msgspec.Raw | None = None
+    signal: msgspec.Raw = msgspec.Raw(b"null")
     timeout: bool = False
 
 
@@ -77,7 +77,7 @@ class Mailbox:
             entry = await self._run.waits.wait(scope, wait, _signal_value, foreign=foreign)
             emit("signal.received", run_id=self._run.row.id, signal=name)
         received = msgspec.json.decode(await self._run.fetch(entry), type=_Received)
-        return None if received.signal is None else bytes(received.signal)
+        return None if received.timeout else bytes(received.signal)
 
     async def ask_about(self, scope: Scope, step: str, place: Identity) -> OnInterrupt:
         """Let a person decide what to do about an interrupted step: the signal ``resolve:STEP`` with retry, skip or fail."""

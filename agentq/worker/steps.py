@@ -132,7 +132,7 @@ class Steps:
             if delay is None:
                 self.check_budget()
                 return value
-            await asyncio.sleep(delay)
+            await run.options.sleep(delay)
 
     async def _try(
         self,
@@ -158,6 +158,8 @@ class Steps:
         frame = Frame(spec.name, step_key(run.row.id, place), attempt)
         inside = Scope(run, f"{place[0]}/{place[1]}#{place[2]}", frame=frame)
         fn = run.replacement(spec)
+        if run.options.watch_body is not None:
+            run.options.watch_body(frame, run.row.id)
         try:
             returned = await self._timed(spec, invoke(fn, args, kwargs, inside))
             raw, value = spec.codec.roundtrip(returned)
