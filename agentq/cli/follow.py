@@ -48,9 +48,9 @@ class Moment:
     """Streamed since the last moment."""
 
 
-async def moments(store: Store, run_id: str) -> AsyncIterator[Moment]:
-    """Tell how a run goes until it is final: at news, and now and then without."""
-    seq, offset, tick = -1, 0, -1
+async def moments(store: Store, run_id: str, after: int = -1) -> AsyncIterator[Moment]:
+    """Tell how a run goes until it is final, from the journal entry ``after`` on: at news, and now and then without."""
+    seq, offset, tick = after, 0, -1
     while True:
         tick = await store.watch("news", tick, 0.0 if tick < 0 else _LOOK_S)
         (run,) = await store.runs(RunQuery(ids=(run_id,), limit=1))
@@ -84,8 +84,7 @@ class Progress:
         self._console = Console(stderr=True, highlight=False, emoji=False, markup=False, quiet=quiet)
         self._stack = ExitStack()
         self._live: Live | None = None
-        self._first = True
-        self._epoch = 0
+        self._attempt = 1
         self._asked: set[tuple[str, str, int]] = set()
         self._streamed = ""
         self._since = time.monotonic()
@@ -100,12 +99,23 @@ class Progress:
         """Leave the lines, take the live one away."""
         self._stack.close()
 
+    def begin(self, run: Run, journal: list[Entry]) -> int:
+        """Say what was done before; returns the last journal entry that there is."""
+        self._attempt = run.attempt
+        steps = [entry for entry in journal if entry.kind is EntryKind.DONE and not entry.step.startswith(RESERVED)]
+        if steps and not run.state.final:
+            text = f"{count(len(steps), 'step')} done before, the last one {one_line(steps[-1].step, 40)}: going on there"
+            self._print(Text(f"↻ {text}", style="magenta"))
+        return journal[-1].seq if journal else -1
+
     def show(self, moment: Moment) -> None:
         """Print what is new."""
-        if self._first:
-            self._begin(moment)
-        else:
-            self._steps(moment.entries)
+        self._steps(moment.entries)
+        if moment.run.attempt > self._attempt and moment.run.failure is not None:
+            failure = moment.run.failure
+            text = f"attempt {self._attempt}: {failure.type}: {failure.message}"
+            self._print(Text(f"↻ {one_line(text, self._console.width - 4)}", style="yellow"))
+        self._attempt = moment.run.attempt
         for wait in moment.waits:
             self._ask(moment.run, wait)
         for chunk in moment.chunks:
@@ -113,24 +123,11 @@ class Progress:
         if self._live is not None:
             self._live.update(self._now(moment), refresh=True)
 
-    def _begin(self, moment: Moment) -> None:
-        self._first = False
-        self._epoch = max([entry.epoch for entry in moment.entries] + [moment.run.epoch])
-        steps = [entry for entry in moment.entries if entry.kind is EntryKind.DONE and not entry.step.startswith(RESERVED)]
-        if moment.run.state.final:
-            return
-        if steps:
-            text = f"{count(len(steps), 'step')} done before, the last one {one_line(steps[-1].step, 40)}: going on there"
-            self._print(Text(f"↻ {text}", style="magenta"))
-
     def _steps(self, entries: list[Entry]) -> None:
         shown = [entry for entry in entries if not entry.step.startswith(RESERVED) or entry.kind is EntryKind.WAITED]
         if len(shown) > _BURST:
             self._print(Text(f"  … {count(len(shown) - _BURST, 'step')}", style=DIM))
         for entry in shown[-_BURST:]:
-            if entry.epoch > self._epoch > 0:
-                self._print(Text(f"↻ went on in epoch {entry.epoch}", style="magenta"))
-            self._epoch = max(self._epoch, entry.epoch)
             self._print(_step_line(entry, self._console.width))
 
     def _ask(self, run: Run, wait: Wait) -> None:
@@ -171,7 +168,7 @@ def _step_line(entry: Entry, width: int) -> Text:
         text = one_line(f"{name}  {failure.type}: {failure.message}", width - 4)
         return Text(f"{sign} {text}", style="red" if final else "yellow")
     if entry.kind is EntryKind.WAITED:
-        return Text.assemble(("◔ ", "yellow"), f"{name}  ", (took, DIM))
+        return Text.assemble(("◔ ", "yellow"), name)
     branch = entry.branch.partition("~")[0].rpartition("/")[2]
     return Text.assemble(("✓ ", "green"), name, (f" [{branch}]" if branch else "", DIM), "  ", (took, DIM))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,20 +18,18 @@ from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.worker import changed_log
 from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
-from agentq.message import Run, RunQuery, RunState
+from agentq.message import RunState
 from agentq.settings import seconds
-from agentq.telemetry import add_sink, remove_sink
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
     from agentq.settings import WorkerSettings
-    from agentq.worker import Worker
+    from agentq.worker import WorkerReport
 
-_CODES = {RunState.SUCCEEDED: 0, RunState.FAILED: EX_FAILED, RunState.CANCELLED: EX_FAILED}
-_ENDS = frozenset(
-    f"run.{end}"
-    for end in ("succeeded", "failed", "cancelled", "retrying", "suspended", "released", "crashed", "lost", "abandoned")
-)
+_CODES = {"succeeded": 0, "failed": EX_FAILED, "cancelled": EX_FAILED}
+"""How a claim ended, to the exit code; any other end is `EX_TEMPFAIL`."""
+_LOOK_S = 1.0
+"""Between two looks for a run, if no bell rings."""
 
 
 @click.command(cls=Teaching, short_help="Take one run, work on it, exit: for Kubernetes Jobs.")
@@ -75,59 +75,39 @@ def job(
     """
     found = read_settings()
     logs.configure(changed_log(found.log, log_level, log_format))
-    limits = changed(found.worker, queues=weights(queues), concurrency=1, max_runs=1, **given)
+    limits = changed(found.worker, queues=weights(queues), concurrency=1, **given)
     sys.exit(asyncio.run(_one(load_app(target), limits, store_url, run_id, wait_s)))
 
 
-async def _one(app: AgentQ, limits: WorkerSettings, store_url: str | None, run_id: str | None, wait_s: float) -> int:
+async def _one(app: AgentQ, limits: WorkerSettings, store_url: str | None, word: str | None, wait_s: float) -> int:
+    async with opened(app, store_url):
+        wanted = await find_run(app.store, word) if word else None
+        if wanted is not None and wanted.state.final:
+            return EX_FAILED if wanted.state is not RunState.SUCCEEDED else 0
+        report = await _work(app, limits, wanted.id if wanted else None, time.monotonic() + wait_s)
+        if report is None or report.last is None:
+            note(f"{wanted.id} could not be taken: it is {wanted.state.value}" if wanted else "nothing to do")
+            code = EX_TEMPFAIL if wanted else EX_NO_INPUT
+        else:
+            code = _CODES.get(report.last[1].value, EX_TEMPFAIL)
+    if report is not None and report.abandoned:
+        os._exit(code)  # its code does not end: the process takes it along
+    return code
+
+
+async def _work(app: AgentQ, limits: WorkerSettings, root: str | None, until: float) -> WorkerReport | None:
+    """Work on the first run that turns up until ``until``, on the monotonic clock; None if there is none."""
     from agentq.worker import Worker  # noqa: PLC0415 - `--help` does not load the runtime
 
-    async with opened(app, store_url):
-        wanted = await find_run(app.store, run_id) if run_id else None
-        if wanted is not None and wanted.state.final:
-            return _code(wanted)
-        made = Worker(app, limits, root=wanted.id if wanted else None)
-        watch = _Watch(made, only=wanted.id if wanted else None)
-        add_sink(watch)
-        try:
-            with serving(made, limits, census_of(app)), stopping(made.drain, made.abort):
-                patience = asyncio.create_task(_give_up(watch, made, wait_s))
-                await made.run()
-                patience.cancel()
-        finally:
-            remove_sink(watch)
-        if watch.run_id is None:
-            note("nothing to do" if wanted is None else f"{wanted.id} could not be taken: it is {wanted.state.value}")
-            return EX_NO_INPUT if wanted is None else EX_TEMPFAIL
-        found = await app.store.runs(RunQuery(ids=(watch.run_id,), limit=1))
-        return _code(found[0]) if found else EX_TEMPFAIL
-
-
-def _code(run: Run) -> int:
-    return _CODES.get(run.state, EX_TEMPFAIL)
-
-
-class _Watch:
-    """A telemetry sink that notices which run was taken, and drains the worker when that has ended."""
-
-    def __init__(self, worker: Worker, *, only: str | None) -> None:
-        self.run_id: str | None = None
-        self.taken = asyncio.Event()
-        self._worker = worker
-        self._only = only
-
-    def __call__(self, event: str, fields: dict[str, Any]) -> None:
-        run_id = fields.get("run_id")
-        if event in {"run.claimed", "run.resumed", "run.taken_over"} and self._only in {None, run_id} and self.run_id is None:
-            self.run_id = run_id
-            self.taken.set()
-        elif event in _ENDS and run_id == self.run_id:
-            self._worker.drain("its one run has ended")
-
-
-async def _give_up(watch: _Watch, worker: Worker, wait_s: float) -> None:
-    """Stop the worker if nothing turns up."""
-    try:
-        await asyncio.wait_for(watch.taken.wait(), wait_s)
-    except TimeoutError:
-        worker.drain("nothing to do")
+    tick = -1
+    while True:
+        tick = await app.store.watch("work", tick, 0.0)
+        made = Worker(app, limits, root=root, one=True)
+        with serving(made, limits, census_of(app)), stopping(made.drain, made.abort) as asked:
+            report = await made.run()
+        left = until - time.monotonic()
+        if report.last is not None or asked.times:
+            return report
+        if left <= 0:
+            return None
+        tick = await app.store.watch("work", tick, min(left, _LOOK_S))

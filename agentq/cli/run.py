@@ -11,7 +11,7 @@ import click
 
 from agentq.cli import output
 from agentq.cli.enqueue import bound, call_options, print_result
-from agentq.cli.follow import Moment, Progress, moments
+from agentq.cli.follow import Progress, moments
 from agentq.cli.problem import EX_FAILED, Problem, note
 from agentq.cli.reading import json_option, store_option
 from agentq.cli.signals import stopping
@@ -19,7 +19,7 @@ from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
 from agentq.cli.working import changed, opened, read_settings
 from agentq.errors import NotFound
-from agentq.message import Reply, Requeue, Run, RunState
+from agentq.message import Reply, Requeue, Run, RunQuery, RunState
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -82,9 +82,10 @@ async def _run(
             note(f"{call.task.name} {handle.id} · {app.store.where}")
         made = Worker(app, limits, root=handle.id)
         with stopping(made.drain, made.abort) as asked, Progress(quiet=quiet) as progress:
+            after = progress.begin(await _look(app, handle.id), await app.store.journal(handle.id))
             working = asyncio.create_task(made.run())
             try:
-                last = await _watch(app, handle.id, working, progress)
+                last = await _watch(app, handle.id, working, progress, after)
             finally:
                 made.drain("the run is over")
                 await working
@@ -93,14 +94,18 @@ async def _run(
         return await _finish(handle, last, as_json=as_json)
 
 
-async def _watch(app: AgentQ, run_id: str, working: asyncio.Task[Any], progress: Progress) -> Run:
+async def _look(app: AgentQ, run_id: str) -> Run:
+    found = await app.store.runs(RunQuery(ids=(run_id,), limit=1))
+    if not found:
+        raise NotFound(f"run {run_id} is not there any more")
+    return found[0]
+
+
+async def _watch(app: AgentQ, run_id: str, working: asyncio.Task[Any], progress: Progress, after: int) -> Run:
     """Show progress until the run is final or the worker has stopped; returns the run as it is then."""
-    last: Moment | None = None
 
     async def look() -> None:
-        nonlocal last
-        async for moment in moments(app.store, run_id):
-            last = moment
+        async for moment in moments(app.store, run_id, after):
             progress.show(moment)
 
     looking = asyncio.create_task(look())
@@ -111,13 +116,7 @@ async def _watch(app: AgentQ, run_id: str, working: asyncio.Task[Any], progress:
         looking.cancel()
         await asyncio.wait({looking})
         working.result()
-    if last is None or not last.run.state.final:
-        async for moment in moments(app.store, run_id):
-            progress.show(moment)
-            return moment.run
-    if last is None:
-        raise NotFound(f"run {run_id} is not there any more")
-    return last.run
+    return await _look(app, run_id)
 
 
 def _interrupted(last: Run, exit_code: int, *, quiet: bool) -> int:

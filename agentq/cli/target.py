@@ -46,7 +46,7 @@ def load_task(target: str) -> Task[..., Any]:
 
 def app_of(task: Any) -> AgentQ:
     """Return the AgentQ that a task belongs to."""
-    app: AgentQ = task._app  # noqa: SLF001 - the CLI is part of the house, users do not need the name
+    app: AgentQ = task.app
     return app
 
 

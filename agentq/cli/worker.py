@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentq.cli import logs
-from agentq.cli.problem import note, warn
+from agentq.cli.problem import EX_FAILED, note, warn
 from agentq.cli.reading import store_option
 from agentq.cli.signals import stopping
 from agentq.cli.target import load_app
@@ -95,7 +95,7 @@ async def serve(app: AgentQ, limits: WorkerSettings, store_url: str | None, *, w
                 _greet(app, limits, port)
             gc.freeze()  # what is loaded now stays: no collection needs to look at it again
             report = await made.run()
-    return ended(made, report, aborted=asked.times > 1, signal_code=asked.exit_code)
+    return ended(report, aborted=asked.times > 1, signal_code=asked.exit_code)
 
 
 def _watch_parent(made: Worker) -> None:
@@ -109,14 +109,19 @@ def _watch_parent(made: Worker) -> None:
     loop.add_reader(0, gone)
 
 
-def ended(made: Worker, report: WorkerReport, *, aborted: bool, signal_code: int) -> int:
-    """Turn the end of a worker into an exit code; a recycled one begins anew in the same process id."""
-    del made
-    if getattr(report, "recycled", False) and not signal_code:
-        sys.stdout.flush()
-        sys.stderr.flush()
+def ended(report: WorkerReport, *, aborted: bool, signal_code: int) -> int:
+    """Turn the end of a worker into an exit code.
+
+    A recycled one begins anew under the same process id. Code that does not end is ended with the process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if report.recycled and not signal_code:
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - ourselves, with the same arguments
-    return signal_code if aborted else 0
+    code = signal_code if aborted else 0
+    if report.abandoned:
+        os._exit(code or EX_FAILED)
+    return code
 
 
 def _greet(app: AgentQ, limits: WorkerSettings, port: int | None) -> None:
