@@ -35,7 +35,11 @@ async def side_by_side(
     over = False
 
     def finished(task: asyncio.Task[Any]) -> None:
+        """Called as the task's callback, or by the loop below where that looks before the callback's turn."""
         nonlocal over
+        number = tasks.pop(task, None)
+        if number is None:
+            return
         run.presence.awake -= 1
         if not task.cancelled():
             error = task.exception()
@@ -43,8 +47,8 @@ async def side_by_side(
                 errors.append(error)
                 over = True
             else:
-                results[tasks[task]] = task.result()
-                over = over or (enough is not None and enough(tasks[task], task.result()))
+                results[number] = task.result()
+                over = over or (enough is not None and enough(number, results[number]))
         run.waits.consider()
 
     if not foreign:
@@ -59,11 +63,11 @@ async def side_by_side(
                 task = asyncio.get_running_loop().create_task(_branch(branch, each))
                 tasks[task] = number
                 task.add_done_callback(finished)
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in [task for task in tasks if task.done()]:
-                del tasks[task]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                finished(task)
     finally:
-        await _end(tasks)
+        await _end(list(tasks))
         if not foreign:
             run.presence.awake += 1
     if errors:
@@ -77,7 +81,7 @@ async def _branch(scope: Scope, work: Work) -> Any:
     return await work(scope)
 
 
-async def _end(tasks: dict[asyncio.Task[Any], int]) -> None:
+async def _end(tasks: list[asyncio.Task[Any]]) -> None:
     """Cancel what still runs and wait until it has ended, however often we are cancelled ourselves."""
     cancelled: asyncio.CancelledError | None = None
     for task in tasks:
