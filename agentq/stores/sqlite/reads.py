@@ -1,16 +1,13 @@
-"""What readers ask of a snapshot of the file: runs, inboxes, streams, the census."""
+"""What readers ask of a snapshot of the file: runs, inboxes, streams."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
-from agentq.message import Arrival, Census, Chunk, QueueStats, Run, RunQuery, WaitKind, Worker, WorkerState
+from agentq.message import Arrival, Chunk, Run, RunQuery, WaitKind
 from agentq.stores.sqlite import rows
-from agentq.stores.sqlite.rows import CODES, DONE, PARKED, QUEUED, RUN_COLUMNS, RUNNING, STATES, WAITING, Row
+from agentq.stores.sqlite.rows import CODES, DONE, RUN_COLUMNS, STATES, Row
 from agentq.stores.sqlite.schema import SEQ_BITS, SEQ_MASK, STREAM_BITS, STREAM_MASK
 
 if TYPE_CHECKING:
@@ -20,13 +17,9 @@ if TYPE_CHECKING:
 
 PREFIX_CHARS: Final = 4
 """Shorter run id prefixes match nothing."""
-UNSEEN_LEASES: Final = 3
-"""A worker that missed so many leases is left out of the census."""
 
 _OWNED: Final = "n in (select n from run indexed by run_lease where lease_until is not null and owner = ?)"
 """Leased runs are few; without the hint SQLite walks all runs, newest first."""
-
-_worker = msgspec.json.Decoder(Worker)
 
 
 def number(db: sqlite3.Connection, run_id: str) -> int | None:
@@ -38,11 +31,11 @@ def number(db: sqlite3.Connection, run_id: str) -> int | None:
 def runs(desk: Desk, query: RunQuery) -> list[Run]:
     """See `ReaderStore.runs`."""
     found: dict[int, Row] = {}
+    limit = max(query.limit, 0)
     for where, values in _ranges(desk, query):
-        sql = f"select {RUN_COLUMNS} from run where {where} order by n desc limit ?"  # noqa: S608 - built from constants
-        found.update((row[39], row) for row in desk.db.execute(sql, (*values, query.limit)))
-    newest = sorted(found, reverse=True)[: max(query.limit, 0)]
-    return [_run(desk, found[n]) for n in newest]
+        sql = f"select {RUN_COLUMNS} from run where {where} order by n desc limit ?"  # noqa: S608 - constants
+        found.update((row[39], row) for row in desk.db.execute(sql, (*values, limit)))
+    return [_run(desk, found[n]) for n in sorted(found, reverse=True)[:limit]]
 
 
 def _run(desk: Desk, row: Row) -> Run:
@@ -161,76 +154,3 @@ def _child(db: sqlite3.Connection, run_id: str, ref: str) -> list[Arrival]:
         cost_nanos=cost,
     )
     return [arrival]
-
-
-def census(desk: Desk) -> Census:
-    """See `ReaderStore.census`. Costs what the unfinished runs cost, index entries only."""
-    queues: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for (_, queue, _), lane in desk.lanes.load().items():
-        _count(desk.db, lane, queues[queue], desk.wall)
-    _due(desk, queues)
-    stats = [
-        QueueStats(
-            queue=queue,
-            runnable=int(count["runnable"]),
-            delayed=int(count["delayed"]),
-            running=int(count["running"]),
-            waiting=int(count["waiting"]),
-            parked=int(count["parked"]),
-            paused=int(count["paused"]),
-            oldest_age_s=count["age"],
-        )
-        for queue, count in sorted(queues.items())
-        if any(count.values())
-    ]
-    return Census(queues=tuple(stats), workers=tuple(workers(desk)))
-
-
-def _count(db: sqlite3.Connection, lane: int, count: dict[str, float], wall: float) -> None:
-    """Add one lane's runs by their columns."""
-    of = dict(
-        db.execute("select state, count(*) from run indexed by run_lane where lane = ? and state < 4 group by state", (lane,))
-    )
-    if not of:
-        return
-    held = dict(
-        db.execute(
-            "select state, count(*) from run indexed by run_paused where paused = 1 and lane = ? and state < 4 group by state",
-            (lane,),
-        )
-    )
-    ready, since = db.execute(
-        "select count(*), min(since) from run indexed by run_ready where ready = 1 and lane = ?", (lane,)
-    ).fetchone()
-    count["runnable"] += ready
-    count["delayed"] += of.get(QUEUED, 0) - held.get(QUEUED, 0) - ready
-    count["running"] += of.get(RUNNING, 0)
-    count["waiting"] += of.get(WAITING, 0) - held.get(WAITING, 0)
-    count["parked"] += of.get(PARKED, 0) - held.get(PARKED, 0)
-    count["paused"] += sum(number for state, number in held.items() if state != RUNNING)
-    if since is not None:
-        count["age"] = max(count["age"], wall - since)
-
-
-def _due(desk: Desk, queues: dict[str, dict[str, float]]) -> None:
-    """Count as runnable what the next claim promotes, settles or takes over."""
-    names = {QUEUED: "delayed", WAITING: "waiting", RUNNING: "running"}
-    due = desk.db.execute(
-        "select lane, state, paused, wake_at from run where wake_at <= ? and ready = 0", (desk.wall,)
-    ).fetchall()
-    late = desk.db.execute(
-        "select lane, state, paused and not cancelling, null from run where lease_until <= ?", (desk.steady,)
-    ).fetchall()
-    for lane, state, paused, wake_at in (*due, *late):
-        count = queues[desk.lanes.name(lane)[1]]
-        if state == RUNNING and paused:
-            continue
-        count["paused" if paused else names[state]] -= 1
-        count["runnable"] += 1
-        count["age"] = max(count["age"], 0.0 if wake_at is None else desk.wall - wake_at)
-
-
-def workers(desk: Desk) -> list[Worker]:
-    """Workers seen within three of their leases."""
-    found = desk.db.execute("select data, state from worker where seen + ? * lease_s >= ?", (UNSEEN_LEASES, desk.steady))
-    return [msgspec.structs.replace(_worker.decode(data), state=WorkerState(state)) for data, state in found]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from agentq.clock import SystemClock
 from agentq.errors import NotFound, NotOpen
 from agentq.message import Claim, Claims
+from agentq.stores.sqlite import census as counting
 from agentq.stores.sqlite import claims as owning
 from agentq.stores.sqlite import producer, reads, rows
 from agentq.stores.sqlite import sweep as sweeping
@@ -252,7 +253,7 @@ class SQLiteStore:
 
     async def census(self) -> Census:
         """See `ReaderStore.census`."""
-        return await self._read.do(reads.census)
+        return await self._read.do(counting.census)
 
     async def blob(self, sha: str) -> bytes:
         """See `ReaderStore.blob`."""

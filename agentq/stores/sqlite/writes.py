@@ -125,9 +125,7 @@ def _columns(entry: Entry) -> tuple[Any, ...]:
 def apply(desk: Desk, write: Write) -> Verdict:
     """See `WorkerStore.write`: all parts or none (the caller's savepoint), with a verdict."""
     ref = write.ref
-    row = desk.db.execute(
-        "select n, state, epoch, token, cancelling, settled from run where id = ?", (ref.run_id,)
-    ).fetchone()
+    row = desk.db.execute("select n, state, epoch, token, cancelling, settled from run where id = ?", (ref.run_id,)).fetchone()
     if row is None:
         return Verdict.FENCED
     n, state, epoch, token, cancelling, settled = row
