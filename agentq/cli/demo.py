@@ -22,6 +22,11 @@ from agentq.cli.demo_stage.tally import Tally
 from agentq.cli.output import console as new_console
 from agentq.cli.problem import EX_FAILED
 
+_WIDTH = 120
+"""Longer lines are hard to read, however wide the terminal is."""
+
+_ALL_LINES = 10_000
+
 Show = Callable[[Look, Story], None]
 
 
@@ -38,11 +43,12 @@ def demo(*, plain: bool, keep: bool) -> None:
     OPENAI_API_KEY). Exits with 1 if a promise was broken.
     """
     console = new_console()
+    console.width = min(console.width, _WIDTH)
     folder = Path(tempfile.mkdtemp(prefix="agentq-demo-"))
     try:
-        true = _perform(console, folder, live=console.is_terminal and not plain)
+        true, run_id = _perform(console, folder, live=console.is_terminal and not plain)
         if keep:
-            _tour(console, folder)
+            _tour(console, folder, run_id)
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -50,7 +56,7 @@ def demo(*, plain: bool, keep: bool) -> None:
         raise SystemExit(EX_FAILED)
 
 
-def _perform(console: Console, folder: Path, *, live: bool) -> bool:
+def _perform(console: Console, folder: Path, *, live: bool) -> tuple[bool, str]:
     from agentq.cli.demo_stage.stage import Stage  # noqa: PLC0415 - the help does not need the agent
 
     title = f"SQLite, {model_from().name}"
@@ -64,7 +70,8 @@ def _perform(console: Console, folder: Path, *, live: bool) -> bool:
         console.rule(Text("one of the reports", style=DIM), style=DIM, align="left")
         console.print(render_report(report))
     console.print()
-    return _verdict(console, tally, stage.strikes)
+    resumed = stage.story.resumptions
+    return _verdict(console, tally, stage.strikes), resumed[0].run_id if resumed else "last"
 
 
 def _verdict(console: Console, tally: Tally, strikes: dict[str, int]) -> bool:
@@ -79,12 +86,16 @@ def _verdict(console: Console, tally: Tally, strikes: dict[str, int]) -> bool:
 @contextmanager
 def _screen(console: Console, title: str) -> Iterator[Show]:
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        seen: list[tuple[Look, Story]] = []
 
         def show(look: Look, story: Story) -> None:
-            drawn = render(look, story, title=title, width=console.width, height=console.height)
-            live.update(drawn, refresh=True)
+            seen[:] = [(look, story)]
+            live.update(render(look, story, title=title, width=console.width, height=console.height), refresh=True)
 
         yield show
+        live.vertical_overflow = "visible"
+        for look, story in seen:  # what stays on the screen is the whole story
+            live.update(render(look, story, title=title, width=console.width, height=_ALL_LINES), refresh=True)
 
 
 @contextmanager
@@ -102,9 +113,8 @@ def _lines(console: Console, title: str) -> Iterator[Show]:
     yield show
 
 
-def _tour(console: Console, folder: Path) -> None:
-    store = f"sqlite:///{folder / 'agentq.db'}"
-    console.print(f"Kept {folder}. Look around:")
-    for command in ("runs list", "runs show RUN", "queues"):
-        console.print(f"  agentq {command} --store {store}")
-    console.print(f"  cat {folder}/effects.jsonl {folder}/worker-*.log")
+def _tour(console: Console, folder: Path, run_id: str) -> None:
+    store = f"--store sqlite:///{folder / 'agentq.db'}"
+    console.print("Look around:")
+    for command in (f"agentq runs list {store}", f"agentq runs show {run_id} {store}", f"ls {folder}"):
+        console.print(f"  {command}", soft_wrap=True)

@@ -40,6 +40,7 @@ def tallied(**changes):
         "journals": {"r1": [done(0), done(1, "search")]},
         "effects": [effect(w, key=k) for k in ("k1", "k2") for w in ("began", "ended")],
         "resumptions": [],
+        "killed": {},
     }
     return count(**{**given, **changes})
 
@@ -76,11 +77,24 @@ def test_a_good_demo_tallies_true():
     assert (tally.runs, tally.committed, tally.executed, tally.repeated, tally.lost) == (1, 2, 2, 0, 0)
 
 
-def test_a_body_killed_half_way_may_run_again():
+def test_a_body_that_was_under_way_in_a_killed_process_may_run_again():
     again = [effect(key="k1"), *(effect(w, key=k, pid=200) for k in ("k1", "k2") for w in ("began", "ended"))]
-    tally = tallied(effects=again, resumptions=[Resumption(run_id="r1", cause="kill", at_step=3)])
+    tally = tallied(effects=again, killed={100: 5.0}, resumptions=[Resumption(run_id="r1", cause="kill", at_step=3)])
     assert tally.true
-    assert (tally.executed, tally.repeated, tally.interrupted, tally.resumed_after_kill, tally.kept) == (3, 1, 1, 1, 3)
+    assert (tally.executed, tally.repeated, tally.by_kill, tally.resumed_after_kill, tally.kept) == (3, 1, 1, 1, 3)
+
+
+@pytest.mark.parametrize(("killed_at", "true"), [(0.1, True), (5.0, False)])
+def test_a_body_that_had_ended_in_a_killed_process_may_run_again_only_if_it_had_just_ended(killed_at, true):
+    again = [effect(w, key=k, pid=pid) for k, pid in (("k1", 100), ("k1", 200), ("k2", 200)) for w in ("began", "ended")]
+    assert tallied(effects=again, killed={100: killed_at}).true is true
+
+
+def test_a_body_that_failed_may_run_again():
+    again = [effect(), effect("failed"), *(effect(w, key=k) for k in ("k1", "k2") for w in ("began", "ended"))]
+    tally = tallied(effects=again)
+    assert tally.true
+    assert tally.by_failure == 1
 
 
 @pytest.mark.parametrize(
@@ -135,22 +149,33 @@ def test_bodies_that_ended_or_failed_are_not_unfinished():
 def test_a_resumed_run_is_told_with_the_steps_that_it_kept(crew):
     story = Story(crew)
     running = a_run(owner="w2", steps=2)
+    assert story.gone_on(look(1.0, running)) == []
     story.see(look(1.0, running))
     story.strike(1.0, "kill", [running], "worker 2 killed")
-    assert story.see(look(1.1, running)) == []
+    assert story.gone_on(look(1.1, running)) == []
     resumed = a_run(owner="w1", epoch=2)
-    assert story.see(look(1.2, resumed)) == [resumed]
+    assert story.gone_on(look(1.2, resumed)) == [resumed]
     story.resumed(1.2, resumed, [done(0), done(1, "search"), done(2, "read", epoch=2)], look(0).workers[0])
     assert story.events[-1].text == "run 1 resumed by worker 1 after its 2 finished steps"
     assert story.resumptions == [Resumption(run_id="r1", cause="kill", at_step=2)]
-    assert story.see(look(1.3, resumed)) == []
+    assert story.gone_on(look(1.3, resumed)) == []
 
 
 def test_a_run_that_ended_before_the_signal_came_is_not_resumed(crew):
     story = Story(crew)
     story.strike(1.0, "drain", [a_run()], "drained")
-    assert story.see(look(1.1, a_run(state=RunState.SUCCEEDED))) == []
+    assert story.gone_on(look(1.1, a_run(state=RunState.SUCCEEDED))) == []
     assert story.struck == {}
+
+
+def test_waiting_for_children_is_told_once_and_the_end_of_a_run_too(crew):
+    story = Story(crew)
+    child = a_run("c", RunState.QUEUED, parent_id="r1", args=b'{"module":"json"}')
+    for state in (RunState.RUNNING, RunState.WAITING, RunState.RUNNING, RunState.WAITING, RunState.SUCCEEDED):
+        story.see(look(1.0, a_run(state=state, steps=4), child))
+    assert [event.text for event in story.events] == ["run 1 waits for 1 child and needs no slot", "run 1 finished: 4 steps"]
+    assert story.goals["c"] == "research json"
+    assert story.labels == {"r1": "1", "c": "1.1"}
 
 
 def test_a_worker_that_ends_unasked_has_died(crew):
@@ -181,6 +206,7 @@ def test_the_screen_fits_and_shows_runs_workers_and_events(crew):
     story.goals["r1"] = "Which modules open sockets, and which of them are the largest of all?"
     now = look(7.0, a_run(owner="w1", steps=12, last_step="search", progress=0.5), a_run("r2", RunState.SUCCEEDED))
     story.see(now)
+    assert story.steps == {"r1": "search"}
     story.marks["r1"] = 9
     for n in range(50):
         story.tell(n, f"event {n}")
@@ -202,7 +228,7 @@ def test_the_ending_shows_numbers_and_sources():
 @pytest.mark.parametrize(("words", "true", "code"), [([], True, 0), ([], False, 1), (["--keep"], True, 0)])
 def test_the_folder_goes_unless_it_is_kept(tmp_path, monkeypatch, words, true, code):
     monkeypatch.setattr(command.tempfile, "mkdtemp", lambda prefix: str(tmp_path / prefix))
-    monkeypatch.setattr(command, "_perform", lambda *_, **__: (tmp_path / "agentq-demo-").mkdir() or true)
+    monkeypatch.setattr(command, "_perform", lambda *_, **__: (tmp_path / "agentq-demo-").mkdir() or (true, "r1"))
     result = CliRunner().invoke(command.demo, words)
     assert result.exit_code == code
     assert (tmp_path / "agentq-demo-").exists() == bool(words)

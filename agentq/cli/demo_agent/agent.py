@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from agentq import AgentQ, Budget, Context, Retry, Signal, current
 from agentq.cli.demo_agent import tools
+from agentq.cli.demo_agent.corpus import corpus
 from agentq.cli.demo_agent.effects import recorded
 from agentq.cli.demo_agent.model import Digest, Thought, model_from
 from agentq.cli.demo_agent.values import (
@@ -29,7 +30,18 @@ from agentq.cli.demo_agent.values import (
 from agentq.cli.demo_agent.words import read_goal
 from agentq.errors import InvalidArgument, PermanentError
 
-aq = AgentQ("research")
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def _documents(_: AgentQ) -> AsyncIterator[None]:
+    """Read the documents once per worker process, before its first run."""
+    await asyncio.to_thread(corpus)
+    yield
+
+
+aq = AgentQ("research", lifespan=_documents)
 approved = Signal("approved", bool)
 
 _PATIENT = Retry(max_attempts=5, initial=timedelta(seconds=2))
@@ -157,10 +169,10 @@ async def _use_tool(call: Call) -> Observation:
         return Trouble(call.tool, str(error))
 
 
-async def _use(name: str, tool: Callable[..., Any], *args: Any) -> Any:
+async def _use(name: str, tool: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Trouble:
     with _recorded(name):
         try:
-            return await asyncio.to_thread(tool, *args)
+            return await asyncio.to_thread(tool, *args, **kwargs)
         except tools.ToolError as error:
             return Trouble(name, str(error))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sysconfig
+import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,10 @@ class Text:
     """Path below the standard library's folder, with forward slashes."""
     body: str
     lines: int
+
+
+_parsing = threading.Lock()
+"""CPython before 3.12 raises SystemError where two threads build syntax trees at once (python/cpython#106905)."""
 
 
 @lru_cache(maxsize=1)
@@ -88,7 +93,8 @@ class Outline:
 def outline(module: str) -> Outline:
     """Parse ``module``; one that does not parse (a template) has an empty outline."""
     try:
-        tree = ast.parse(corpus()[module].body)
+        with _parsing:
+            tree = ast.parse(corpus()[module].body)
     except (SyntaxError, ValueError):
         return Outline("", (), ())
     found: list[tuple[str, Definition]] = []

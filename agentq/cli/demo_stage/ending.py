@@ -43,8 +43,8 @@ def render_tally(tally: Tally, strikes: Mapping[str, int]) -> RenderableType:
         (
             tally.repeated,
             "steps executed again",
-            f"{count(tally.interrupted, 'body', 'bodies')} died half-way with the killed worker",
-            "yellow" if tally.repeated else "green",
+            _why_again(tally),
+            "" if tally.repeated == tally.by_kill + tally.by_failure else "red",
         ),
         (tally.twice, "steps committed twice", "same place in a journal, two results", "must"),
         (tally.unexplained, "steps unaccounted for", "in the journal but not in the effects file, or the reverse", "must"),
@@ -54,6 +54,15 @@ def render_tally(tally: Tally, strikes: Mapping[str, int]) -> RenderableType:
         colour = ("red" if number else "green") if style == "must" else style
         grid.add_row(Text(f"{number:,}", style=f"bold {colour}".strip()), Text(name, style=colour), why)
     return grid
+
+
+def _why_again(tally: Tally) -> str:
+    parts = [f"{tally.by_kill} were under way in the killed worker"]
+    if tally.by_failure:
+        parts.append(f"{tally.by_failure} had failed")
+    if other := tally.repeated - tally.by_kill - tally.by_failure:
+        parts.append(f"{other} for no known reason")
+    return ", ".join(parts)
 
 
 def render_report(report: Report) -> RenderableType:

@@ -55,7 +55,7 @@ def _runs(rows: list[Run], look: Look, story: Story, width: int) -> Table:
             _goal(run, story, width),
             _progress(run),
             Text(str(run.steps) if run.steps else "", style=DIM),
-            Text(run.last_step.removeprefix("ctx.").partition(":")[0], style=DIM),
+            Text(story.steps.get(run.id, ""), style=DIM),
             _state(run, look, story),
             Text(f"at {story.marks[run.id]}" if run.id in story.marks else "", style="green"),
         )

@@ -31,7 +31,7 @@ GOALS = (
 )
 ASKING = 4
 """Which of the goals asks a person before its report is published."""
-THINK_S = 0.7
+THINK_S = 1.0
 """What a hosted model takes for a short answer; the local planner waits as long."""
 _FIRST_STRIKE_S = 4.0
 _LIMIT_S = 55.0
@@ -53,6 +53,8 @@ class Stage:
     _crew: Crew = field(init=False)
     _director: Director = field(init=False)
     _began: float = field(default_factory=time.monotonic)
+    _killed: dict[int, float] = field(default_factory=dict)
+    """Process id to when it was killed, in seconds since the Unix epoch."""
     _asked: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,15 +116,17 @@ class Stage:
         asks = {run_id: wait for run_id, opened in waits.items() for wait in opened if wait.kind is WaitKind.SIGNAL}
         census = await store.census()
         look = self.look = Look(at_s=self._now(), runs=runs, workers=census.workers, asks=asks)
-        for run in self.story.see(look):
+        for run in self.story.gone_on(look):
             owner = next((worker for worker in look.workers if worker.id == run.owner), None)
             self.story.resumed(look.at_s, run, await store.journal(run.id), owner)
+        self.story.see(look)
         return look
 
     def _direct(self, look: Look) -> None:
         effects = load(self.effects)
         if target := self._director.to_kill(look, effects):
             self._crew.kill(target.member)
+            self._killed[target.member.pid] = time.time()
             self._strike(
                 look, target, "kill", f"{target.member.name} killed (SIGKILL) in the middle of {self._inside(target, look)}"
             )
@@ -162,4 +166,4 @@ class Stage:
     async def _count(self, store: Store, enqueued: list[str]) -> Tally:
         runs = await store.runs(RunQuery(limit=_ALL))
         journals = {run.id: await store.journal(run.id) for run in runs}
-        return count(enqueued, runs, journals, load(self.effects), self.story.resumptions)
+        return count(enqueued, runs, journals, load(self.effects), self.story.resumptions, self._killed)

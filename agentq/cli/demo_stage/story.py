@@ -9,6 +9,7 @@ import msgspec
 
 from agentq.cli.demo_stage.crew import Crew
 from agentq.cli.demo_stage.tally import Resumption
+from agentq.cli.text import count
 from agentq.message import Entry, EntryKind, Run, RunState, Wait, Worker
 
 
@@ -63,6 +64,9 @@ class Story:
     """Run to what it is asked."""
     marks: dict[str, int] = field(default_factory=dict)
     """Run to the step at which it was last resumed, for the screen."""
+    steps: dict[str, str] = field(default_factory=dict)
+    """Run to the last of the agent's own steps that was seen."""
+    _waited: set[str] = field(default_factory=set)
     _states: dict[str, RunState] = field(default_factory=dict)
 
     def tell(self, at_s: float, text: str, tone: str = "plain") -> None:
@@ -82,20 +86,25 @@ class Story:
         self.tell(at_s, text, "bad" if cause == "kill" else "warn")
         self.struck.update({run.id: Struck(cause, run.epoch) for run in runs})
 
-    def see(self, look: Look) -> list[Run]:
-        """Take in a look; returns the runs that somebody has gone on with, for `resumed`."""
+    def gone_on(self, look: Look) -> list[Run]:
+        """Return the struck runs that somebody has gone on with, for `resumed`; comes before `see`."""
+        for run in look.runs:
+            self.label(run)
+            if run.state.final and run.id in self.struck and run.epoch == self.struck[run.id].epoch:
+                del self.struck[run.id]  # it ended before the signal did
+        return [run for run in look.runs if run.id in self.struck and run.epoch > self.struck[run.id].epoch]
+
+    def see(self, look: Look) -> None:
+        """Take in a look, and tell what has changed since the one before."""
         for run in look.runs:
             label = self.label(run)
             if run.id not in self.goals:
                 self.goals[run.id] = f"{run.task} {msgspec.json.decode(run.args).get('module', '')}".strip()
-            before = self._states.get(run.id)
-            self._states[run.id] = run.state
+            if run.last_step and not run.last_step.startswith(("ctx.", "transcript:")):
+                self.steps[run.id] = run.last_step
+            before, self._states[run.id] = self._states.get(run.id), run.state
             if before is not run.state and before is not None:
                 self._changed(look, run, label)
-        for run in look.runs:
-            if run.state.final and run.id in self.struck and run.epoch == self.struck[run.id].epoch:
-                del self.struck[run.id]  # it ended before the signal did
-        return [run for run in look.runs if run.id in self.struck and run.epoch > self.struck[run.id].epoch]
 
     def resumed(self, at_s: float, run: Run, journal: Sequence[Entry], owner: Worker | None) -> None:
         """Tell at which step a struck run went on, counted from its journal."""
@@ -115,5 +124,6 @@ class Story:
             self.tell(look.at_s, f"run {label} {run.state}: {why}", "bad")
         elif run.state is RunState.WAITING and run.id not in look.asks:
             children = sum(child.parent_id == run.id for child in look.runs)
-            if children:
-                self.tell(look.at_s, f"run {label} waits for {children} children and needs no slot")
+            if children and run.id not in self._waited:
+                self._waited.add(run.id)
+                self.tell(look.at_s, f"run {label} waits for {count(children, 'child', 'children')} and needs no slot")
