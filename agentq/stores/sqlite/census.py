@@ -23,9 +23,8 @@ _HELD: Final = (
 )
 _LIVE: Final = "select state, count(*) from run indexed by run_lane where lane = ? and state < 4 group by state"
 _READY: Final = "select count(*), min(since) from run indexed by run_ready where ready = 1 and lane = ?"
-_READY_IN_TIME: Final = "select min(since) from run where ready = 1 and lane = ? and (deadline is null or deadline > ?)"
 
-_DUE: Final = "select lane, state, paused, ready, ifnull(deadline <= ?1, 0), wake_at from run where wake_at <= ?1"
+_DUE: Final = "select lane, state, paused, wake_at from run where wake_at <= ? and ready = 0"
 _EXPIRED: Final = "select lane from run where lease_until <= ? and (cancelling or not paused or deadline <= ?)"
 
 _worker = msgspec.json.Decoder(Worker)
@@ -62,12 +61,10 @@ def census(desk: Desk) -> Census:
     """See `ReaderStore.census`."""
     queues: dict[str, _Count] = {}
     due = desk.db.execute(_DUE, (desk.wall,)).fetchall()
-    late = {lane for lane, _, _, ready, is_late, _ in due if ready and is_late}
     for (_, queue, _), lane in desk.lanes.load().items():
-        _count(desk, lane, queues.setdefault(queue, _Count()), late=lane in late)
-    for lane, state, paused, ready, is_late, wake_at in due:
-        if not ready:
-            queues[desk.lanes.name(lane)[1]].move(state, paused=paused, age_s=0.0 if is_late else desk.wall - wake_at)
+        _count(desk, lane, queues.setdefault(queue, _Count()))
+    for lane, state, paused, wake_at in due:
+        queues[desk.lanes.name(lane)[1]].move(state, paused=paused, age_s=desk.wall - wake_at)
     for (lane,) in desk.db.execute(_EXPIRED, (desk.steady, desk.wall)):
         queues[desk.lanes.name(lane)[1]].move(RUNNING, paused=False)
     stats = [
@@ -87,15 +84,13 @@ def census(desk: Desk) -> Census:
     return Census(queues=tuple(stats), workers=tuple(_workers(desk)))
 
 
-def _count(desk: Desk, lane: int, count: _Count, *, late: bool) -> None:
-    """Add one lane's runs as their columns say; ``late``: some that are ready are past their deadline."""
+def _count(desk: Desk, lane: int, count: _Count) -> None:
+    """Add one lane's runs as their columns say."""
     live = _by_state(desk.db, _LIVE, lane)
     if not live:
         return
     held = _by_state(desk.db, _HELD, lane)
     ready, since = desk.db.execute(_READY, (lane,)).fetchone()
-    if late:
-        (since,) = desk.db.execute(_READY_IN_TIME, (lane, desk.wall)).fetchone()
     count.empty = False
     count.runnable += ready
     count.delayed += live.get(QUEUED, 0) - held.get(QUEUED, 0) - ready
