@@ -16,6 +16,7 @@ from agentq.telemetry.redact import redact
 
 _SHORT: Final = ("run_id", "worker", "child")
 _ID_CHARACTERS: Final = 12
+_EVENT_WIDTH: Final = 18
 Render = Callable[[dict[str, Any]], str]
 
 
@@ -60,22 +61,56 @@ def _json(line: dict[str, Any]) -> str:
 def _console(*, colours: bool) -> Render:
     import structlog  # noqa: PLC0415 - JSON lines do not need it
 
+    def plain(key: str, value: object) -> str:
+        del key
+        return str(value)
+
+    column, keys = structlog.dev.Column, structlog.dev.KeyValueColumnFormatter
+    styles: Any = structlog.dev.ConsoleRenderer.get_default_column_styles(colors=colours)
+    faint = {"value_style": styles.timestamp, "reset_style": styles.reset}
     render = structlog.dev.ConsoleRenderer(
-        colors=colours,
-        pad_event_to=18,
-        pad_level=True,
+        columns=[
+            column("", keys(key_style=styles.timestamp, value_style="", reset_style=styles.reset, value_repr=_value)),
+            column("timestamp", keys(key_style=None, value_repr=str, **faint)),
+            column("level", plain),
+            column("event", plain),
+        ],
         sort_keys=False,
         exception_formatter=structlog.dev.plain_traceback,
     )
+    signs = _signs(structlog.dev, colours=colours)
 
     def line(fields: dict[str, Any]) -> str:
         fields["timestamp"] = datetime.fromtimestamp(fields["timestamp"]).astimezone().strftime("%H:%M:%S")
         for name in _SHORT:
             if isinstance(fields.get(name), str):
                 fields[name] = fields[name][:_ID_CHARACTERS]
-        for name, value in fields.items():
-            if isinstance(value, float):
-                fields[name] = float(f"{value:.3g}")
-        return str(render(None, fields["level"], fields))
+        before, after = signs.get(fields["level"], ("", ""))
+        fields["level"], fields["event"] = before, f"{fields['event']:<{_EVENT_WIDTH}}{after}"
+        return str(render(None, "", fields)).rstrip()
 
     return line
+
+
+def _signs(dev: Any, *, colours: bool) -> dict[str, tuple[str, str]]:
+    """Return what stands before and after an event of a level: a sign where something is wrong, and its colour."""
+    if not colours:
+        return {"debug": (" ", ""), "info": (" ", ""), "warning": ("!", ""), "error": ("x", ""), "critical": ("x", "")}
+    red, yellow, reset = dev.RED, dev.YELLOW, dev.RESET_ALL
+    return {
+        "debug": (f" {dev.DIM}", reset),
+        "info": (" ", ""),
+        "warning": (f"{yellow}!", reset),
+        "error": (f"{red}✗", reset),
+        "critical": (f"{red}✗", reset),
+    }
+
+
+def _value(value: object) -> str:
+    """Render a value of a field: rounded, joined, quoted only where it has blanks."""
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    text = str(value)
+    return repr(text) if " " in text else text

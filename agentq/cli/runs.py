@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,9 +14,9 @@ from agentq.cli.problem import Problem
 from agentq.cli.reading import RunId, find_run, json_option, read, store_option
 from agentq.cli.shown import RunView, load_view, view_json
 from agentq.cli.teach import TeachingGroup
-from agentq.cli.text import age, bar, duration, one_line, short_ids
+from agentq.cli.text import age, bar, count, duration, moment, one_line, short_ids
 from agentq.cli.timeline import render
-from agentq.message import Run, RunQuery, RunState
+from agentq.message import Run, RunQuery, RunState, Wait, WaitKind
 
 if TYPE_CHECKING:
     from agentq.stores.base import Store
@@ -73,17 +74,21 @@ def list_runs(
         )
         return await store.runs(wanted)
 
-    found = read(store_url, query)
+    async def look(store: Store) -> tuple[list[Run], dict[str, str]]:
+        listed = await query(store)
+        return listed, {} if as_json else await asked(store, listed)
+
+    found, waits = read(store_url, look)
     if as_json:
         output.write_json([output.plain(run) for run in found])
         return
     if not found:
         click.echo("no runs" + (" match" if any((states, queue, task, tenant, parent_id)) else " yet"))
         return
-    _table(found, full=len(found) == limit)
+    _table(found, waits, full=len(found) == limit)
 
 
-def _table(found: list[Run], *, full: bool) -> None:
+def _table(found: list[Run], waits: Mapping[str, str], *, full: bool) -> None:
     console = output.console()
     ids = short_ids([run.id for run in found])
     now = time.time()
@@ -99,7 +104,7 @@ def _table(found: list[Run], *, full: bool) -> None:
             *output.cells(
                 run.attempt, run.steps, age(now - run.submitted_at), _took(run, now), dim=(0, 2) if run.attempt == 1 else (2,)
             ),
-            about(run, room),
+            about(run, room, waits.get(run.id, "")),
         )
     console.print(shown)
     if full:
@@ -113,8 +118,26 @@ def _took(run: Run, now: float) -> str:
     return duration(max(0.0, (run.finished_at or now) - run.started_at))
 
 
-def about(run: Run, width: int) -> Text:
-    """Say in one line what a run is doing, or what became of it."""
+async def asked(store: Store, runs: Iterable[Run], most: int = 50) -> dict[str, str]:
+    """Say what waiting runs wait for: run id to a few words; only for the first ``most``."""
+    waiting = [run for run in runs if run.state is RunState.WAITING][:most]
+    return {run.id: waits_for(await store.waits(run.id)) for run in waiting}
+
+
+def waits_for(waits: Sequence[Wait]) -> str:
+    """Say what a run waits for; what a person is asked comes first."""
+    for wait in sorted(waits, key=lambda one: one.kind is not WaitKind.SIGNAL):
+        if wait.kind is WaitKind.SIGNAL:
+            return f"? {wait.ask or wait.ref}"
+        children = sum(one.kind is WaitKind.CHILD for one in waits)
+        if children:
+            return f"for {count(children, 'child', 'children')}"
+        return f"until {moment(wait.due_at)}"
+    return ""
+
+
+def about(run: Run, width: int, waits: str = "") -> Text:
+    """Say in one line what a run is doing, what it waits for, or what became of it."""
     if run.state is RunState.FAILED and run.failure:
         return Text(one_line(f"{run.failure.type}: {run.failure.message}", width), style="red")
     if run.state.final:
@@ -126,6 +149,8 @@ def about(run: Run, width: int) -> Text:
         text.append(f"in {duration(run.due_at - time.time())} ", style="bright_black")
     if run.failure:
         text.append(one_line(f"after {run.failure.type}: {run.failure.message}", width), style="yellow")
+    elif waits:
+        text.append(one_line(waits, width), style="yellow")
     else:
         text.append(one_line(run.progress_note or run.last_step, width))
     return text

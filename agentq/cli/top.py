@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +18,7 @@ from agentq.cli import output
 from agentq.cli.problem import Problem
 from agentq.cli.queues import queue_table
 from agentq.cli.reading import json_option, read, store_option
-from agentq.cli.runs import about
+from agentq.cli.runs import about, asked
 from agentq.cli.teach import Teaching
 from agentq.cli.text import count, duration, short_ids
 from agentq.cli.workers import worker_table
@@ -48,11 +49,11 @@ def top(*, once: bool, interval: float, store_url: str | None, as_json: bool) ->
       agentq top --once
     """
     if as_json:
-        census, active, _ = read(store_url, lambda store: _look(store, 1000))
+        sight = read(store_url, lambda store: _look(store, 1000))
         output.write_json({
-            "queues": list(census.queues),
-            "workers": [output.plain(worker) for worker in census.workers],
-            "runs": [output.plain(run) for run in active],
+            "queues": list(sight.census.queues),
+            "workers": [output.plain(worker) for worker in sight.census.workers],
+            "runs": [output.plain(run) for run in sight.active],
         })  # fmt: skip
         return
     console = output.console()
@@ -64,34 +65,44 @@ def top(*, once: bool, interval: float, store_url: str | None, as_json: bool) ->
         return
 
 
-async def _look(store: Store, limit: int) -> tuple[Census, list[Run], list[Run]]:
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is on the screen."""
+
+    census: Census
+    active: Sequence[Run]
+    ended: Sequence[Run]
+    waits: Mapping[str, str]
+    """Run id to what it waits for."""
+
+
+async def _look(store: Store, limit: int) -> Sight:
     census = await store.census()
     active = await store.runs(RunQuery(states=_ACTIVE, limit=limit))
     ended = await store.runs(RunQuery(states=(RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED), limit=5))
     active.sort(key=lambda run: (run.state is not RunState.RUNNING, run.started_at or run.submitted_at))
-    return census, active, ended
+    return Sight(census, active, ended, await asked(store, active))
 
 
 async def _once(store: Store, console: Console) -> None:
-    census, active, ended = await _look(store, 50)
-    console.print(screen(census, active, ended, where=store.where, width=console.width, height=0, now=time.time()))
+    sight = await _look(store, 50)
+    console.print(screen(sight, where=store.where, width=console.width, height=0, now=time.time()))
 
 
 async def _live(store: Store, console: Console, interval: float) -> None:
     tick = -1
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            census, active, ended = await _look(store, console.height)
+            sight = await _look(store, console.height)
             size = {"width": console.width, "height": console.height}
-            live.update(screen(census, active, ended, where=store.where, now=time.time(), **size), refresh=True)
+            live.update(screen(sight, where=store.where, now=time.time(), **size), refresh=True)
             await asyncio.sleep(interval)
             tick = await store.watch("news", tick, max(0.0, _QUIET_S - interval))
 
 
-def screen(
-    census: Census, active: Sequence[Run], ended: Sequence[Run], *, where: str, width: int, height: int, now: float
-) -> RenderableType:
+def screen(sight: Sight, *, where: str, width: int, height: int, now: float) -> RenderableType:
     """Return the whole screen; with a ``height`` the runs are cut to what fits."""
+    census, active, ended = sight.census, sight.active, sight.ended
     busy, slots = (sum(getattr(worker, name) for worker in census.workers) for name in ("busy", "slots"))
     waiting = sum(stats.runnable for stats in census.queues)
     title = Text.assemble(
@@ -109,7 +120,7 @@ def screen(
     if census.workers:
         parts.append(_section(worker_table(census.workers, now)))
     room = height - 8 - len(census.queues) - len(census.workers) - len(ended) if height else len(active)
-    parts.append(_section(_runs(active, ids, max(3, room), width, now)))
+    parts.append(_section(_runs(sight, ids, max(3, room), width, now)))
     if ended:
         parts.append(_section(_ended(ended, ids, width, now)))
     return Group(*parts)
@@ -119,7 +130,8 @@ def _section(inner: RenderableType) -> Padding:
     return Padding(inner, (1, 0, 0, 0))
 
 
-def _runs(active: Sequence[Run], ids: Mapping[str, str], room: int, width: int, now: float) -> RenderableType:
+def _runs(sight: Sight, ids: Mapping[str, str], room: int, width: int, now: float) -> RenderableType:
+    active = sight.active
     if not active:
         return Text("nothing runs or waits", style="bright_black")
     made = output.table("RUN", "TASK", "STATE", "STEPS", "FOR", "LAST STEP", "", right=("STEPS", "FOR"), grow="")
@@ -131,7 +143,7 @@ def _runs(active: Sequence[Run], ids: Mapping[str, str], room: int, width: int, 
             Text(str(run.steps)),
             Text(duration(max(0.0, now - (run.started_at or run.submitted_at))), style="bright_black"),
             Text(run.last_step[:24]),
-            about(run, max(20, width - 84)),
+            about(run, max(20, width - 84), sight.waits.get(run.id, "")),
         )
     more = Text(f"… and {len(active) - room} more", style="bright_black") if len(active) > room else Text("")
     return Group(made, more) if more.plain else made
