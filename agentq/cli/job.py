@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -18,18 +19,18 @@ from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.worker import changed_log
 from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
-from agentq.message import RunState
+from agentq.message import RunQuery, RunState
 from agentq.settings import seconds
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
     from agentq.settings import WorkerSettings
-    from agentq.worker import WorkerReport
+    from agentq.worker import Worker, WorkerReport
 
 _CODES = {"succeeded": 0, "failed": EX_FAILED, "cancelled": EX_FAILED}
 """How a claim ended, to the exit code; any other end is `EX_TEMPFAIL`."""
-_LOOK_S = 1.0
-"""Between two looks for a run, if no bell rings."""
+_LOOK_S = 0.25
+"""Between two looks for a run."""
 
 
 @click.command(cls=Teaching, short_help="Take one run, work on it, exit: for Kubernetes Jobs.")
@@ -99,15 +100,46 @@ async def _work(app: AgentQ, limits: WorkerSettings, root: str | None, until: fl
     """Work on the first run that turns up until ``until``, on the monotonic clock; None if there is none."""
     from agentq.worker import Worker  # noqa: PLC0415 - `--help` does not load the runtime
 
-    tick = -1
-    while True:
-        tick = await app.store.watch("work", tick, 0.0)
-        made = Worker(app, limits, root=root, one=True)
-        with serving(made, limits, census_of(app)), stopping(made.drain, made.abort) as asked:
-            report = await made.run()
-        left = until - time.monotonic()
-        if report.last is not None or asked.times:
-            return report
-        if left <= 0:
-            return None
-        tick = await app.store.watch("work", tick, min(left, _LOOK_S))
+    hand = _Hand()
+    with stopping(hand.drain, hand.abort):
+        while True:
+            if await (_something(app, limits) if root is None else _claimable(app, root)):
+                hand.worker = made = Worker(app, limits, root=root, one=True)
+                with serving(made, limits, census_of(app)):
+                    report = await made.run()
+                if report.last is not None and root in {None, report.last[0]}:  # else it was a run that ours calls
+                    return report
+            left = until - time.monotonic()
+            if left <= 0 or hand.stopped.is_set():
+                return None
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(hand.stopped.wait(), min(left, _LOOK_S))
+
+
+async def _something(app: AgentQ, limits: WorkerSettings) -> bool:
+    """Whether a claim would probably get a run."""
+    mine = {name for name, _ in limits.queues} or set(app.queues)
+    return any(stats.runnable for stats in (await app.store.census()).queues if stats.queue in mine)
+
+
+async def _claimable(app: AgentQ, run_id: str) -> bool:
+    """Whether a claim would probably get this run."""
+    found = await app.store.runs(RunQuery(ids=(run_id,), limit=1))
+    return any(run.state in {RunState.QUEUED, RunState.RUNNING} and not run.paused for run in found)
+
+
+class _Hand:
+    """Passes signals on to the worker there is, and remembers them while there is none."""
+
+    def __init__(self) -> None:
+        self.stopped = asyncio.Event()
+        self.worker: Worker | None = None
+
+    def drain(self, reason: str) -> None:
+        self.stopped.set()
+        if self.worker is not None:
+            self.worker.drain(reason)
+
+    def abort(self) -> None:
+        if self.worker is not None:
+            self.worker.abort()
