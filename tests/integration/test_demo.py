@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -13,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_S = 120.0
 
 
-def run_demo(tmp_path: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+def agentq(tmp_path: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AGENTQ_", "OPENAI_"))}
     return subprocess.run(
-        [sys.executable, "-m", "agentq", "demo", *words],
+        [sys.executable, "-m", "agentq", *words],
         cwd=tmp_path,
         env={**kept, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "COLUMNS": "160"},
         capture_output=True,
@@ -34,7 +33,7 @@ def number(output: str, what: str) -> int:
 
 
 def test_the_demo_kills_drains_loses_nothing_and_counts_right(tmp_path):
-    done = run_demo(tmp_path, "--plain", "--keep")
+    done = agentq(tmp_path, "demo", "--plain", "--keep")
     output = done.stdout
     assert done.returncode == 0, output + done.stderr
     assert "Traceback" not in done.stderr
@@ -52,16 +51,15 @@ def test_the_demo_kills_drains_loses_nothing_and_counts_right(tmp_path):
     assert number(output, "steps executed") == began.total()
     assert number(output, "steps executed again") == began.total() - len(began)
     assert len({e["pid"] for e in effects}) >= 3
-    with sqlite3.connect(folder / "agentq.db") as database:
-        states = Counter(state for (state,) in database.execute("SELECT state FROM runs"))
-    database.close()
-    assert states == {"succeeded": number(output, "runs")}
+    listed = agentq(tmp_path, "runs", "list", "--limit", "1000", "--json", "--store", f"sqlite:///{folder / 'agentq.db'}")
+    runs = json.loads(listed.stdout)
+    assert Counter(run["state"] for run in runs) == {"succeeded": number(output, "runs")}
     assert number(output, "runs") > 8
     assert f"--store sqlite:///{folder}" in output
 
 
 def test_the_help_says_what_leaves_the_machine(tmp_path):
-    done = run_demo(tmp_path, "--help")
+    done = agentq(tmp_path, "demo", "--help")
     assert done.returncode == 0
     assert "AGENTQ_DEMO_MODEL" in done.stdout
     assert list(tmp_path.iterdir()) == []

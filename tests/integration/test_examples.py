@@ -61,7 +61,10 @@ class Place:
                 process.kill()
 
     def runs(self) -> list[dict[str, Any]]:
-        return json.loads(self.agentq("runs", "list", "--json"))
+        """What the store holds; nothing while it is not there yet."""
+        with self.start("-m", "agentq", "runs", "list", "--json") as process:
+            output, _ = process.communicate(timeout=PATIENCE_S)
+        return json.loads(output) if process.returncode == 0 else []
 
 
 @pytest.fixture
