@@ -25,7 +25,7 @@ _LIVE: Final = "select state, count(*) from run indexed by run_lane where lane =
 _READY: Final = "select count(*), min(since) from run indexed by run_ready where ready = 1 and lane = ?"
 
 _DUE: Final = "select lane, state, paused, wake_at from run where wake_at <= ? and ready = 0"
-_EXPIRED: Final = "select lane from run where lease_until <= ? and (cancelling or not paused or deadline <= ?)"
+_EXPIRED: Final = "select lane, lease_until from run where lease_until <= ? and (cancelling or not paused or deadline <= ?)"
 
 _worker = msgspec.json.Decoder(Worker)
 
@@ -43,7 +43,7 @@ class _Count:
     age_s: float = 0.0
     empty: bool = True
 
-    def move(self, state: int, *, paused: bool, age_s: float = 0.0) -> None:
+    def move(self, state: int, *, paused: bool, age_s: float) -> None:
         """One run is runnable after all: the next claim promotes it, settles it or takes it over."""
         if paused and state != RUNNING:
             self.paused -= 1
@@ -65,8 +65,8 @@ def census(desk: Desk) -> Census:
         _count(desk, lane, queues.setdefault(queue, _Count()))
     for lane, state, paused, wake_at in due:
         queues[desk.lanes.name(lane)[1]].move(state, paused=paused, age_s=desk.wall - wake_at)
-    for (lane,) in desk.db.execute(_EXPIRED, (desk.steady, desk.wall)):
-        queues[desk.lanes.name(lane)[1]].move(RUNNING, paused=False)
+    for lane, lease_until in desk.db.execute(_EXPIRED, (desk.steady, desk.wall)):
+        queues[desk.lanes.name(lane)[1]].move(RUNNING, paused=False, age_s=desk.steady - lease_until)
     stats = [
         QueueStats(
             queue=queue,

@@ -131,7 +131,7 @@ def apply(desk: Desk, write: Write) -> Verdict:
     n, state, epoch, token, cancelling, settled = row
     if state != RUNNING or epoch != ref.epoch or token != ref.token:
         return _repeated(write, state, settled)
-    if write.children and cancelling:
+    if write.children and cancelling and not _applied(desk, n, write):
         return Verdict.CANCELLED
     desk.news = max(desk.news, News.STEPS)
     _journal(desk, n, write)
@@ -142,8 +142,8 @@ def apply(desk: Desk, write: Write) -> Verdict:
 
 
 def _seal(write: Write) -> int:
-    """Tells a settlement of this claim from every other, its own repetition excepted."""
-    return write.ref.token ^ zlib.crc32(encode(write.settle))
+    """Tells a settling write from every other, its own repetition excepted."""
+    return write.ref.token ^ zlib.crc32(encode(write))
 
 
 def _repeated(write: Write, state: int, settled: int | None) -> Verdict:
@@ -153,6 +153,14 @@ def _repeated(write: Write, state: int, settled: int | None) -> Verdict:
     if state == CANCELLED and not isinstance(write.settle, Cancelled):
         return Verdict.CANCELLED
     return Verdict.COMMITTED
+
+
+def _applied(desk: Desk, n: int, write: Write) -> bool:
+    """Whether a write that starts children came before, so that the cancel flag came after it."""
+    if write.entries:
+        return write.entries[-1].seq < length(desk.db, n)
+    query = "select 1 from run where id = ?"
+    return all(desk.db.execute(query, (child.id,)).fetchone() for child in write.children)
 
 
 def _journal(desk: Desk, n: int, write: Write) -> None:
