@@ -36,6 +36,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentq.message import Entry, Failure
 
 
@@ -171,6 +173,8 @@ class StepFailed(AgentQError):
         self.failure = failure
         self.entry: Entry | None = None
         """The journal entry of the failure."""
+        self.carried: Sequence[Entry] = ()
+        """Entries of failed steps inside its body that made it fail, where that happened in this process."""
         self.type = failure.type
         self.message = failure.message
 

@@ -78,7 +78,10 @@ async def side_by_side(
 async def _branch(scope: Scope, work: Work) -> Any:
     scope.owner = asyncio.current_task()
     enter_scope(scope)
-    return await work(scope)
+    try:
+        return await work(scope)
+    except (SystemExit, KeyboardInterrupt) as error:  # they would end the event loop, and with it every run of the worker
+        raise RuntimeError(f"a branch raised {error!r}") from error
 
 
 async def _end(tasks: list[asyncio.Task[Any]]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import inspect
 import random
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -151,7 +152,7 @@ class Steps:
 
         """
         run = self._run
-        began = run.clock.wall()
+        began, outer = run.clock.wall(), sys.exception()
         if spec.at_most_once:
             mark = run.ledger.entry(EntryKind.STARTED, place, attempt=attempt, args_hash=sign, started_at=began)
             await run.ledger.commit(mark)
@@ -164,7 +165,10 @@ class Steps:
             returned = await self._timed(spec, invoke(fn, args, kwargs, inside))
             raw, value = spec.codec.roundtrip(returned)
         except Exception as error:
-            raise _Tried(error, frame, began) from error
+            raise _Tried(error, frame, began, outer) from error
+        except (SystemExit, KeyboardInterrupt) as error:
+            named = RuntimeError(f"the step raised {error!r}")
+            raise _Tried(named, frame, began, outer) from error
         entry = run.ledger.entry(
             EntryKind.DONE, place, attempt=attempt, args_hash=sign, value=raw, started_at=began,
             tokens=frame.tokens, cost_nanos=frame.cost_nanos,
@@ -195,7 +199,7 @@ class Steps:
         """
         run = self._run
         error = tried.error
-        inner = self.escaped(error)
+        inner = escaped(error, run.history.failures, tried.outer)
         failure = failure_from(error, step=spec.name, seq=inner[-1].seq if inner else None)
         if isinstance(error, _TooLong):
             failure = msgspec.structs.replace(failure, type=TIMEOUT)
@@ -205,12 +209,14 @@ class Steps:
             kind, place, attempt=attempt, args_hash=sign, value=msgspec.json.encode(failure), started_at=tried.began,
             tokens=tried.frame.tokens, cost_nanos=tried.frame.cost_nanos,
         )  # fmt: skip
-        forgiven = () if delay is None else self.supersede(error)
+        forgiven = () if delay is None else self._supersede(inner)
         await run.ledger.commit(entry, *forgiven)
         name = "step.failed" if delay is None else "step.retrying"
         emit(name, run_id=run.row.id, task=run.row.task, step=spec.name, attempt=attempt, error=failure.type)
         if delay is None:
-            raise step_error(entry, failure) from error
+            final = step_error(entry, failure)
+            final.carried = inner
+            raise final from error
         return delay
 
     def supersede(self, error: BaseException) -> tuple[Entry, ...]:
@@ -218,8 +224,11 @@ class Steps:
 
         The entries are in the history; the caller commits them in the same breath.
         """
+        return self._supersede(self.escaped(error))
+
+    def _supersede(self, failed: list[Entry]) -> tuple[Entry, ...]:
         run = self._run
-        entries = superseding(self.escaped(error), run.history.next_seq, epoch=run.claim.ref.epoch, now=run.clock.wall())
+        entries = superseding(failed, run.history.next_seq, epoch=run.claim.ref.epoch, now=run.clock.wall())
         for entry in entries:
             run.history.append(entry)
         return entries
@@ -267,11 +276,13 @@ class Steps:
 
 
 class _Tried(Exception):
-    def __init__(self, error: Exception, frame: Frame, began: float) -> None:
+    def __init__(self, error: Exception, frame: Frame, began: float, outer: BaseException | None) -> None:
         super().__init__()
         self.error = error
         self.frame = frame
         self.began = began
+        self.outer = outer
+        """What was being handled where the step was called: context of the body's errors, but not theirs."""
 
 
 class _TooLong(TimeoutError):
@@ -286,27 +297,31 @@ def step_error(entry: Entry, failure: Failure) -> StepFailed:
     return error
 
 
-def escaped(error: BaseException, failures: Mapping[int, Entry]) -> list[Entry]:
+def escaped(error: BaseException, failures: Mapping[int, Entry], outer: BaseException | None = None) -> list[Entry]:
     """Journal entries of the step failures that an error carries: itself, its causes, the members of a group.
 
     An error raised while another was handled carries that one only where it is not a step failure itself: a failure that
-    was caught, and followed by the failure of another step, is not what escaped.
+    was caught, and followed by the failure of another step, is not what escaped. ``outer`` was being handled already when
+    the code began that raised ``error``.
     """
     found: dict[int, Entry] = {}
-    seen: set[int] = set()
+    seen: set[int] = {id(outer)}
     todo: list[BaseException | None] = [error]
     while todo:
         each = todo.pop()
         if each is None or id(each) in seen:
             continue
         seen.add(id(each))
-        entry = each.entry if isinstance(each, StepFailed) else None
-        while entry is not None and entry.seq not in found:
-            found[entry.seq] = entry
-            inner = msgspec.json.decode(entry.value or b"{}", type=_Inner).seq
-            entry = failures.get(inner) if inner is not None else None
+        if isinstance(each, StepFailed):
+            found |= {entry.seq: entry for entry in each.carried}
+            entry = each.entry
+            while entry is not None and entry.seq not in found:
+                found[entry.seq] = entry
+                inner = msgspec.json.decode(entry.value or b"{}", type=_Inner).seq
+                entry = failures.get(inner) if inner is not None else None
+            continue
         todo.append(each.__cause__)
-        if not isinstance(each, StepFailed) and not each.__suppress_context__:
+        if not each.__suppress_context__:
             todo.append(each.__context__)
         if isinstance(each, BaseExceptionGroup):
             todo += leaves(each)
