@@ -27,6 +27,8 @@ _HOPELESS = (
 
 def type_name(cls: type[BaseException]) -> str:
     """Qualified name of an exception class; bare for builtins and for classes of the main script."""
+    if cls.__module__.startswith("agentq."):  # a private subclass goes by the name that users can catch
+        cls = next((base for base in cls.__mro__ if base.__module__ == errors.__name__), cls)
     if cls.__module__ == "builtins" or cls.__module__ in _MAIN:
         return cls.__qualname__
     return f"{cls.__module__}.{cls.__qualname__}"
