@@ -162,8 +162,11 @@ class MemoryStore:
         """See `ReaderStore.runs`."""
         with self._lock:
             steady = self._ledger.clock.steady()
-            rows = sorted(self._ledger.rows.values(), key=lambda row: (row.base.submitted_at, row.order), reverse=True)
-            return [row.view(steady) for row in rows if _matches(row, query)][: query.limit]
+            found = [row for row in self._ledger.rows.values() if _matches(row, query)]
+            if query.ids:
+                found = _named(found, query.ids)
+            found.sort(key=lambda row: row.order, reverse=True)
+            return [row.view(steady) for row in found[: query.limit]]
 
     async def journal(self, run_id: str, after: int = -1) -> list[Entry]:
         """See `ReaderStore.journal`."""
@@ -224,12 +227,21 @@ class MemoryStore:
             return max(seen, self._bells.ticks[topic])
 
 
+def _named(rows: list[Row], ids: Sequence[str]) -> list[Row]:
+    """Those rows whose id is given in full, or else by a prefix; an ambiguous one names them all."""
+    found: dict[str, Row] = {}
+    for given in ids:
+        fits = [row for row in rows if row.id == given]
+        if not fits and len(given) >= PREFIX_CHARS:
+            fits = [row for row in rows if row.id.startswith(given)]
+        found |= {row.id: row for row in fits}
+    return list(found.values())
+
+
 def _matches(row: Row, query: RunQuery) -> bool:
     base = row.base
-    prefixes = [id_ for id_ in query.ids if len(id_) >= PREFIX_CHARS]
     return (
-        (not query.ids or any(base.id.startswith(prefix) for prefix in prefixes) or base.id in query.ids)
-        and (not query.states or row.state in query.states)
+        (not query.states or row.state in query.states)
         and query.queue in {None, base.queue}
         and query.task in {None, base.task}
         and query.tenant in {None, base.tenant}
@@ -238,17 +250,24 @@ def _matches(row: Row, query: RunQuery) -> bool:
     )
 
 
+def _runnable_s(row: Row, wall: float, steady: float) -> float:
+    """How long a runnable row has been so."""
+    if row.state is RunState.RUNNING:
+        return steady - row.lease_until
+    since = row.since if row.state is RunState.QUEUED else row.wakes_at
+    return 0.0 if since is None else wall - since
+
+
 def _stats(queue: str, rows: list[Row], wall: float, steady: float) -> QueueStats:
     ages: list[float] = []
     count: dict[str, int] = defaultdict(int)
     for row in rows:
-        if row.cancelling and row.expired(steady):
-            ages.append(0.0)  # a claim has to settle it, so somebody has to come
-        elif row.paused and row.state is not RunState.RUNNING:
+        nowhere = row.state is not RunState.RUNNING or row.expired(steady)
+        to_settle = nowhere and (row.cancelling or row.late(wall))  # only a claim does it, so somebody has to come
+        if row.paused and row.state is not RunState.RUNNING and not to_settle:
             count["paused"] += 1
-        elif row.due(wall, steady) and not row.paused:
-            since = row.next_due()
-            ages.append(0.0 if since is None else max(0.0, wall - since))
+        elif to_settle or (row.due(wall, steady) and not row.paused):
+            ages.append(max(0.0, _runnable_s(row, wall, steady)))
         elif row.state is RunState.QUEUED:
             count["delayed"] += 1
         else:

@@ -143,7 +143,8 @@ class Ledger:
         row.cancelling = row.paused = row.suspect = False
         row.deaths = 0
         row.finished_at = None
-        row.queue(self.clock.wall())
+        row.running_s = 0.0  # else a run that used up its running time could never be retried
+        row.queue(self.clock.wall(), rank=self.clock.wall())
         self.live[row.id] = row
         return Reply.DONE
 
@@ -181,7 +182,7 @@ class Ledger:
         base = msgspec.structs.replace(
             row.base, id=fork.new_id, submitted_at=now, key=None, deadline=None, parent_id=None, root_id=None, fork_of=row.id
         )
-        new = Row(base=base, order=self.number(), ready_at=now)
+        new = Row(base=base, order=self.number(), rank=now, since=now, version=row.version)
         for entry in row.journal[: max(fork.upto, 0)]:
             new.add(entry)
         new.tokens = new.cost_nanos = 0
@@ -196,7 +197,8 @@ class Ledger:
         row.let_go()
         row.state = state
         row.result = result
-        row.failure = failure if failure is not None else row.failure
+        if failure is not None or state is RunState.SUCCEEDED:
+            row.failure = failure
         row.cancelling = False
         row.due_at = None
         row.finished_at = self.clock.wall()

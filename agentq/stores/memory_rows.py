@@ -28,8 +28,10 @@ class Row:
     base: Run
     order: int
     """Counts insertions; breaks ties."""
-    ready_at: float
-    """Since when (wall clock) the run is or will be runnable; orders claims and gives the age of the oldest."""
+    rank: float
+    """Due time by which runs of one priority are ordered; what was begun keeps that of its submission."""
+    since: float
+    """Since when (wall clock) the run is or will be runnable."""
     state: RunState = RunState.QUEUED
     due_at: float | None = None
     epoch: int = 0
@@ -77,12 +79,20 @@ class Row:
         return len(self.journal) > self.claimed_entries
 
     @property
+    def timer(self) -> float | None:
+        """The earliest time at which an open wait is over."""
+        return min((wait.due_at for wait in self.waits.values() if wait.due_at is not None), default=None)
+
+    @property
     def wakes_at(self) -> float | None:
-        """When a waiting run wakes by itself: its earliest timer or its deadline."""
-        times = [wait.due_at for wait in self.waits.values() if wait.due_at is not None]
-        if self.base.deadline is not None:
-            times.append(self.base.deadline)
-        return min(times, default=None)
+        """When something happens to a queued or waiting run without a person: it is due, or its deadline passes."""
+        if self.state is RunState.QUEUED:
+            times = (None if self.paused else self.due_at, self.base.deadline)
+        elif self.state is RunState.WAITING:
+            times = (self.timer, self.base.deadline)
+        else:
+            return None
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def next_suspect(self) -> bool:
@@ -97,20 +107,13 @@ class Row:
         """Whether the deadline has passed."""
         return self.base.deadline is not None and self.base.deadline <= wall
 
-    def next_due(self) -> float | None:
-        """When a queued or waiting run is due; None where that is not a matter of time."""
-        if self.state is RunState.QUEUED:
-            return self.ready_at if self.due_at is None else self.due_at
-        if self.state is RunState.WAITING:
-            return self.wakes_at
-        return None
-
     def due(self, wall: float, steady: float) -> bool:
         """Whether a claim would look at the run now: due, or its lease is over."""
-        if self.state is RunState.QUEUED and self.due_at is None:
-            return True
-        when = self.next_due()
-        return self.expired(steady) if when is None else when <= wall
+        if self.state is RunState.QUEUED:
+            return self.due_at is None or self.due_at <= wall
+        if self.state is RunState.WAITING:
+            return self.timer is not None and self.timer <= wall
+        return self.expired(steady)
 
     def owned_by(self, ref: ClaimRef) -> bool:
         """Whether ``ref`` is the claim that owns the run now."""
@@ -134,12 +137,13 @@ class Row:
         self.token = None
         self.lease_until = 0.0
 
-    def queue(self, now: float, *, due_at: float | None = None) -> None:
+    def queue(self, now: float, *, due_at: float | None = None, rank: float | None = None) -> None:
         """Make the run claimable, at once or from ``due_at`` on."""
         self.let_go()
         self.state = RunState.QUEUED
         self.due_at = due_at
-        self.ready_at = now if due_at is None else due_at
+        self.rank = self.base.submitted_at if rank is None else rank
+        self.since = now if due_at is None else due_at
 
     def view(self, steady: float) -> Run:
         """The run as readers see it."""
@@ -151,7 +155,7 @@ class Row:
             deadline=base.deadline, timeout_s=base.timeout_s, max_attempts=base.max_attempts, parent_id=base.parent_id,
             root_id=base.root_id, fork_of=base.fork_of, traceparent=base.traceparent,
             state=self.state, epoch=self.epoch, attempt=self.attempt, version=self.version,
-            due_at=self.due_at if self.state is RunState.QUEUED else self.next_due(),
+            due_at=self.timer if self.state is RunState.WAITING else self.due_at,
             started_at=self.started_at, finished_at=self.finished_at, running_s=self.running_s,
             owner=self.owner, lease_s=self.lease_until - steady if held else None,
             result=self.result, failure=self.failure, cancelling=self.cancelling, paused=self.paused,
@@ -185,4 +189,6 @@ def row_of(envelope: Envelope, *, order: int, now: float) -> Row:
         timeout_s=envelope.timeout_s, max_attempts=envelope.max_attempts, parent_id=envelope.parent_id,
         root_id=envelope.root_id, fork_of=envelope.fork_of, traceparent=envelope.traceparent,
     )  # fmt: skip
-    return Row(base=base, order=order, ready_at=now if envelope.due_at is None else envelope.due_at, due_at=envelope.due_at)
+    due_at = envelope.due_at
+    rank = envelope.submitted_at if due_at is None else due_at
+    return Row(base=base, order=order, rank=rank, since=now if due_at is None else due_at, due_at=due_at)

@@ -80,18 +80,18 @@ class WorkerLedger(Ledger):
     def claim(self, request: ClaimRequest) -> Claims:
         """See `WorkerStore.claim`."""
         wall, steady = self.clock.wall(), self.clock.steady()
-        self._settle_dead(request.app, wall, steady)
+        self._promote(request.app, wall, steady)
         ready = self._ready(request, wall, steady)
         seen = self.workers.get(request.worker)
         if seen is not None and seen.worker.state is not WorkerState.ACTIVE:
             ready = []
         claims = tuple(self._take(row, request, wall, steady) for row in ready[: max(request.limit, 0)])
-        dues = [row.next_due() for row in self.live.values() if row.base.app == request.app and not row.paused]
+        dues = [row.wakes_at for row in self.live.values() if row.base.app == request.app]
         later = [due - wall for due in dues if due is not None and due > wall]
         return Claims(claims=claims, next_due_s=min(later, default=None))
 
-    def _settle_dead(self, app: str, wall: float, steady: float) -> None:
-        """Settle what is cancelled or late and runs nowhere."""
+    def _promote(self, app: str, wall: float, steady: float) -> None:
+        """Settle what is cancelled or late and runs nowhere; queue what has waited long enough."""
         for row in [row for row in self.live.values() if row.base.app == app]:
             nowhere = row.state is not RunState.RUNNING or row.expired(steady)
             if nowhere and row.cancelling:
@@ -99,6 +99,8 @@ class WorkerLedger(Ledger):
             elif nowhere and row.late(wall):
                 message = f"the deadline of run {row.id} passed before it was done"
                 self.finish(row, RunState.FAILED, failure=Failure(type="DeadlineExceeded", message=message, permanent=True))
+            elif row.state is RunState.WAITING and row.due(wall, steady):
+                row.queue(wall)
 
     def _ready(self, request: ClaimRequest, wall: float, steady: float) -> list[Row]:
         """What this request may have, in order."""
@@ -114,7 +116,7 @@ class WorkerLedger(Ledger):
             and (request.suspects or not row.next_suspect)
             and request.root in {None, row.id, row.base.root_id}
         ]
-        return sorted(ready, key=lambda row: (rank[row.base.queue], -row.base.priority, row.ready_at, row.order))
+        return sorted(ready, key=lambda row: (rank[row.base.queue], -row.base.priority, row.rank, row.order))
 
     def _take(self, row: Row, request: ClaimRequest, wall: float, steady: float) -> Claim:
         if row.state is RunState.RUNNING:
@@ -202,11 +204,10 @@ class WorkerLedger(Ledger):
     def _hand_back(self, row: Row, settle: Retried | Suspended | Released | Crashed) -> None:
         now = self.clock.wall()
         row.deaths = row.deaths + 1 if isinstance(settle, Crashed) and not row.grown else 0
-        row.suspect = isinstance(settle, Crashed) and not row.grown
+        row.suspect = isinstance(settle, Crashed)
         if isinstance(settle, Suspended):
             row.let_go()
             row.state = RunState.WAITING
-            row.ready_at = now
             if not row.waits or any(self.arrived(row, w) or _timed_out(w, now) for w in row.waits.values()):
                 row.queue(now)
             return
@@ -215,7 +216,9 @@ class WorkerLedger(Ledger):
             row.failure = settle.failure
             delay_s = settle.delay_s
         row.attempt += isinstance(settle, Retried)
-        row.queue(now, due_at=now + delay_s if delay_s > 0 else None)
+        row.queue(
+            now, due_at=now + delay_s if delay_s > 0 else None, rank=None if isinstance(settle, Released) else now + delay_s
+        )
 
     def inbox(self, run_ids: Sequence[str]) -> list[Arrival]:
         """See `WorkerStore.inbox`."""
@@ -252,7 +255,10 @@ class WorkerLedger(Ledger):
         gone = [
             row
             for row in self.rows.values()
-            if row.finished_at is not None and row.finished_at <= before and row.base.parent_id not in self.live
+            if row.finished_at is not None
+            and row.finished_at <= before
+            and row.base.parent_id not in self.live
+            and not self.awaited.get(row.id)
         ][:limit]
         for row in gone:
             del self.rows[row.id]

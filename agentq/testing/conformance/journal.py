@@ -9,6 +9,7 @@ import hashlib
 
 from agentq.errors import NotFound, StoreError
 from agentq.message import (
+    Cancel,
     Chunk,
     Claim,
     Crashed,
@@ -184,6 +185,24 @@ async def another_settlement_of_a_settled_run_is_refused(bench: Bench) -> None:
 
 
 @clause
+async def another_write_with_the_same_settlement_is_refused(bench: Bench) -> None:
+    claim = await bench.begin()
+    await bench.commit(claim, entry(0), settle=Released())
+    assert await bench.write(claim, entry(1), settle=Released()) is Verdict.FENCED
+    assert len(await bench.store.journal("run-a")) == 1
+
+
+@clause
+async def the_same_write_again_is_committed_also_when_a_cancel_came_between(bench: Bench) -> None:
+    claim = await bench.begin()
+    write = Write(ref=claim.ref, entries=(entry(0),), children=(bench.envelope("run-b", parent_id="run-a"),))
+    assert await bench.store.write(write) is Verdict.COMMITTED
+    await bench.store.command(Cancel(run_id="run-a"))
+    assert await bench.store.write(write) is Verdict.COMMITTED
+    assert len(await bench.store.journal("run-a")) == 1
+
+
+@clause
 async def tokens_and_cost_of_all_entries_are_summed(bench: Bench) -> None:
     claim = await bench.begin()
     await bench.commit(claim, entry(0, tokens=5, cost_nanos=10**15), entry(1, tokens=7))
@@ -324,6 +343,8 @@ async def a_retry_waits_its_delay_and_keeps_the_reason(bench: Bench) -> None:
     bench.clock.advance(8)
     taken = await bench.take()
     assert (taken.run.attempt, taken.run.failure, len(taken.journal)) == (2, FAILURE, 1)
+    await bench.succeed(taken)
+    assert (await bench.run()).failure is None
 
 
 @clause

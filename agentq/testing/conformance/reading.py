@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentq.errors import NotFound
 from agentq.message import Cancel, Entry, Fork, Pause, RunQuery, RunState, Succeeded, Verdict, Worker
-from agentq.testing.conformance.bench import LEASE_S, Bench, clause, entry, signal
+from agentq.testing.conformance.bench import LEASE_S, Bench, child, clause, entry, signal, waited
 from agentq.testing.conformance.journal import LARGE
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ async def runs_are_found_by_id_and_by_unique_prefix(bench: Bench) -> None:
     assert await _ids(bench, ids=("abc",)) == []
     assert await _ids(bench, ids=("a%cd_",)) == []
     assert await _ids(bench, ids=("nowhere",)) == []
+
+
+@clause
+async def a_full_id_is_not_a_prefix_of_others(bench: Bench) -> None:
+    await bench.submit("run-a", "run-a-2")
+    assert await _ids(bench, ids=("run-a",)) == ["run-a"]
 
 
 @clause
@@ -185,6 +191,17 @@ async def a_sweep_keeps_children_of_unfinished_parents(bench: Bench) -> None:
     await bench.succeed(parent)
     bench.clock.advance(HOUR_S)
     assert await bench.store.sweep(retention_s=1) == 2
+
+
+@clause
+async def a_sweep_keeps_what_another_run_waits_for(bench: Bench) -> None:
+    await bench.succeed(await bench.begin("run-old"))
+    claim = await bench.begin("run-w")
+    await bench.commit(claim, waits=(child("run-old"),))
+    bench.clock.advance(HOUR_S)
+    assert await bench.store.sweep(retention_s=1) == 0
+    await bench.commit(claim, waited(0, child("run-old")))
+    assert await bench.store.sweep(retention_s=1) == 1
 
 
 @clause

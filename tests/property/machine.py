@@ -1,0 +1,479 @@
+"""A random worker's life on one or more stores: after every step the rules of ownership are checked against what readers see.
+
+Several stores are driven in lockstep and must answer alike; what each store chooses freely (tokens, numbers) is set aside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from agentq.message import (
+    Beat,
+    Cancel,
+    Cancelled,
+    Chunk,
+    Claim,
+    Command,
+    Crashed,
+    Entry,
+    EntryKind,
+    Failed,
+    Failure,
+    Fork,
+    Pause,
+    Released,
+    Reply,
+    Requeue,
+    Resume,
+    Retried,
+    Run,
+    RunQuery,
+    RunState,
+    Send,
+    Settlement,
+    SetWorker,
+    Succeeded,
+    Suspended,
+    Verdict,
+    Wait,
+    WaitKind,
+    WorkerState,
+    Write,
+)
+from agentq.testing.clock import SimulatedClock
+from agentq.testing.conformance.bench import LEASE_S, Bench, child, signal, timer, waited
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agentq.stores.base import Store
+
+RUNS = ("run-a", "run-b", "run-c")
+WORKERS = ("w1", "w2", "w3")
+SIGNALS = ("go", "stop")
+DAY_S = 86_400.0
+
+runs = st.sampled_from(RUNS)
+workers = st.sampled_from(WORKERS)
+picks = st.integers(0, 11)
+
+
+@dataclass
+class Held:
+    """A claim as each store gave it, and what its owner believes."""
+
+    twins: tuple[Claim, ...]
+    live: bool = True
+    """Whether the claim is the run's owner by the rules."""
+    last: Write | None = None
+    """What was sent last, with the first store's token."""
+    settlement: Settlement | None = None
+    """What it was settled with: the same once more is a repetition and adds nothing."""
+
+    @property
+    def run_id(self) -> str:
+        return self.twins[0].run.id
+
+
+@dataclass
+class Known:
+    """What must be true of a run by what was answered so far."""
+
+    epoch: int = 0
+    journal: list[Entry] = field(default_factory=list)
+    signals: int = 0
+    forks: int = 0
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Subclasses name the stores."""
+
+    openers: ClassVar[tuple[Callable[[SimulatedClock, Path], Any], ...]] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = SimulatedClock()
+        self.runner = asyncio.Runner()
+        self.exits = AsyncExitStack()
+        self.folder = Path(tempfile.mkdtemp(prefix="agentq-"))
+        self.held: list[Held] = []
+        self.known: dict[str, Known] = {}
+        self.numbers: list[dict[int, int]] = []
+
+    @initialize()
+    def open(self) -> None:
+        async def enter() -> list[Store]:
+            return [await self.exits.enter_async_context(opened(self.clock, self.folder)) for opened in self.openers]
+
+        stores = self.runner.run(enter())
+        self.benches = [Bench(store, self.clock, store) for store in stores]
+        for run_id in RUNS[:2]:
+            self.submit(run_id, 0, None, None)
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "benches"):
+                self.everything_ends()
+        finally:
+            self.runner.run(self.exits.aclose())
+            self.runner.close()
+            shutil.rmtree(self.folder)
+
+    def each(self, call: Callable[[Bench, int], Any], plain: Callable[[Any], Any] = lambda answer: answer) -> list[Any]:
+        """Call every store; what ``plain`` makes of the answers must be the same for all."""
+
+        async def calls() -> list[Any]:
+            return [await call(bench, n) for n, bench in enumerate(self.benches)]
+
+        answers = self.runner.run(calls())
+        shown = [plain(answer) for answer in answers]
+        assert all(other == shown[0] for other in shown), "the stores differ:\n" + "\n".join(map(str, shown))
+        return answers
+
+    # What is done to the stores
+
+    @rule(
+        run_id=runs,
+        priority=st.integers(0, 1),
+        delay=st.sampled_from((None, 20.0)),
+        deadline=st.sampled_from((None, None, 100.0)),
+    )
+    def submit(self, run_id: str, priority: int, delay: float | None, deadline: float | None) -> None:
+        now = self.clock.wall()
+        fields = {
+            "priority": priority,
+            "due_at": None if delay is None else now + delay,
+            "deadline": None if deadline is None else now + deadline,
+        }
+        [answer] = self.each(lambda bench, _: bench.submit(run_id, **fields))[0]
+        assert answer.created == (run_id not in self.known)
+        self.known.setdefault(run_id, Known())
+        self.clock.advance(0.001)
+
+    @rule(worker=workers, limit=st.integers(1, 3), suspects=st.sampled_from((True, True, False)))
+    def claim(self, worker: str, limit: int, suspects: bool) -> None:  # noqa: FBT001
+        self.take(worker, limit, suspects=suspects)
+
+    @rule(worker=workers, late=st.sampled_from((6.0, 31.0)))
+    def claim_later(self, worker: str, late: float) -> None:
+        self.clock.advance(late)
+        self.take(worker, 2)
+
+    def take(self, worker: str, limit: int, *, suspects: bool = True) -> list[Held]:
+        answers = self.each(lambda bench, _: bench.claim(worker, limit=limit, suspects=suspects), _plain_claims)
+        held = [Held(twins) for twins in zip(*answers, strict=True)]
+        assert len(held) <= limit
+        for new in held:
+            known = self.known[new.run_id]
+            assert new.twins[0].ref.epoch == known.epoch + 1, "an epoch is the last one plus one"
+            known.epoch += 1
+            assert list(new.twins[0].journal) == known.journal
+            for old in self.held:
+                old.live = old.live and old.run_id != new.run_id
+        self.held += held
+        self.settled_by_the_store()
+        return held
+
+    def settled_by_the_store(self) -> None:
+        """A cancel, or a claim that found a flag or a deadline, may have ended runs that their owners believe in."""
+        for held in self.held:
+            held.live = held.live and self.state(held.run_id) is RunState.RUNNING
+
+    @precondition(lambda self: self.held)
+    @rule(pick=picks, entries=st.integers(0, 2), opens=st.integers(0, 3), chunk=st.booleans())
+    def write(self, pick: int, entries: int, opens: int, chunk: bool) -> None:  # noqa: FBT001
+        held = self.pick(pick)
+        claim = held.twins[0]
+        added = self.entries(held, entries)
+        self.send(
+            held,
+            entries=added,
+            waits=self.some_waits(held)[:opens],
+            chunks=(Chunk(topic="t", payload=b"1", epoch=claim.ref.epoch, n=len(added), at=0.0),) if chunk else (),
+        )
+
+    @precondition(lambda self: self.held)
+    @rule(pick=st.integers(0, 2), opens=st.integers(1, 3))
+    def suspend(self, pick: int, opens: int) -> None:
+        held = self.pick(pick)
+        self.send(held, waits=self.some_waits(held)[:opens], settle=Suspended())
+
+    @precondition(lambda self: self.held)
+    @rule(pick=picks)
+    def bear(self, pick: int) -> None:
+        held = self.pick(pick)
+        kid = f"kid of {held.run_id}"
+        if kid.count("kid") > 2:
+            return
+        verdict = self.send(
+            held,
+            entries=self.entries(held, 1),
+            children=(self.benches[0].envelope(kid, parent_id=held.run_id),),
+            waits=(child(kid),),
+        )
+        if verdict is Verdict.COMMITTED:
+            self.known.setdefault(kid, Known())
+
+    @precondition(lambda self: self.held)
+    @rule(pick=picks)
+    def hear(self, pick: int) -> None:
+        """Consume what the inbox holds first for a claim, as a worker would."""
+        held = self.pick(pick)
+        boxes = self.each(lambda bench, _: bench.store.inbox([held.run_id]), _plain_inbox)
+        open_ = {(w.kind, w.ref): w for w in self.waits(held.run_id)}
+        for arrivals in zip(*boxes, strict=True):
+            wait = open_[arrivals[0].kind, arrivals[0].ref]
+            entry = msgspec.structs.replace(waited(self.seq(held), wait), epoch=held.twins[0].ref.epoch)
+            self.send(held, entries=(entry,), signals=tuple(a.signal for a in arrivals))
+            return
+
+    @precondition(lambda self: self.held)
+    @rule(pick=picks, kind=st.sampled_from(("succeed", "fail", "retry", "suspend", "release", "crash", "cancelled")),
+          entries=st.integers(0, 1), opens=st.integers(1, 3))  # fmt: skip
+    def settle(self, pick: int, kind: str, entries: int, opens: int) -> None:
+        held = self.pick(pick)
+        failure = Failure(type="E", message="m")
+        settlement: Settlement = {
+            "succeed": Succeeded(result=b"1"),
+            "fail": Failed(failure=failure),
+            "retry": Retried(failure=failure, delay_s=5),
+            "suspend": Suspended(),
+            "release": Released(),
+            "crash": Crashed(failure=failure, delay_s=5),
+            "cancelled": Cancelled(),
+        }[kind]
+        waits = self.some_waits(held)[:opens] if kind == "suspend" else ()
+        self.send(held, entries=self.entries(held, entries), waits=waits, settle=settlement, running_s=1.5)
+
+    @precondition(lambda self: self.held)
+    @rule(pick=picks)
+    def resend(self, pick: int) -> None:
+        """The same write under the same claim, straight after: it is harmless, whatever it was."""
+        held = self.held[pick % len(self.held)]
+        if held.last is None or held.twins[0].ref.epoch != self.known[held.run_id].epoch:
+            return
+        before = self.look(held.run_id)
+        last = held.last
+        verdicts = self.each(lambda bench, n: bench.store.write(self.as_seen_by(held, last, n)))
+        if held.live and last.settle is None and not last.children:
+            assert verdicts[0] is Verdict.COMMITTED
+        assert self.look(held.run_id) == before
+
+    @precondition(lambda self: self.held)
+    @rule(worker=workers, listed=st.integers(0, 4095))
+    def beat(self, worker: str, listed: int) -> None:
+        chosen = [held for n, held in enumerate(self.held[-12:]) if listed >> n & 1]
+        answers = self.each(
+            lambda bench, n: bench.store.beat(bench.worker(worker), [held.twins[n].ref for held in chosen], LEASE_S),
+            _plain_beat,
+        )
+        assert [ref.run_id for ref in answers[0].lost] == [held.run_id for held in chosen if not held.live]
+
+    @rule(worker=workers, state=st.sampled_from((*WorkerState, None)))
+    def operate(self, worker: str, state: WorkerState | None) -> None:
+        if state is None:
+            self.each(lambda bench, _: bench.store.leave(worker))
+        else:
+            self.command(SetWorker(worker_id=worker, state=state))
+
+    @rule(run_id=runs, kid=st.booleans(), order=st.sampled_from((Cancel, Pause, Resume, Requeue)))
+    def steer(self, run_id: str, kid: bool, order: type[Cancel | Pause | Resume | Requeue]) -> None:  # noqa: FBT001
+        run_id = f"kid of {run_id}" if kid and f"kid of {run_id}" in self.known else run_id
+        if run_id not in self.known:
+            return
+        before = self.state(run_id)
+        reply = self.command(order(run_id=run_id))
+        if order is Requeue:
+            assert (reply is Reply.DONE) == (before in {RunState.FAILED, RunState.CANCELLED})
+        if order is Cancel:
+            assert (reply is Reply.REFUSED) == (before in {RunState.FAILED, RunState.SUCCEEDED})
+        self.settled_by_the_store()
+
+    @rule(run_id=runs, name=st.sampled_from(SIGNALS), repeated=st.booleans())
+    def signal(self, run_id: str, name: str, repeated: bool) -> None:  # noqa: FBT001
+        if run_id not in self.known:
+            return
+        known = self.known[run_id]
+        known.signals += not repeated
+        self.command(Send(run_id=run_id, name=name, signal_id=str(known.signals), payload=b"1"))
+
+    @rule(run_id=runs, upto=st.integers(0, 3))
+    def fork(self, run_id: str, upto: int) -> None:
+        known = self.known.get(run_id)
+        if known is None or known.forks or upto > len(known.journal):
+            return
+        known.forks += 1
+        assert self.command(Fork(run_id=run_id, new_id=f"fork of {run_id}", upto=upto)) is Reply.DONE
+        self.known[f"fork of {run_id}"] = Known(journal=known.journal[:upto])
+
+    @rule(seconds=st.sampled_from((1.0, 16.0, 31.0, 31.0, 200.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(seconds=st.sampled_from((DAY_S, -DAY_S)))
+    def wall_clock_is_stepped(self, seconds: float) -> None:
+        before = [run.lease_s for run in self.all_runs()]
+        self.clock.step_wall(seconds)
+        assert [run.lease_s for run in self.all_runs()] == before
+
+    # What must hold
+
+    @invariant()
+    def rules_hold(self) -> None:
+        if not hasattr(self, "benches"):
+            return
+        for run in self.all_runs():
+            known = self.known[run.id]
+            journal = self.journal(run.id)
+            waits = self.waits(run.id)
+            assert run.epoch == known.epoch
+            assert [entry.seq for entry in journal] == list(range(len(journal))), "gap-free"
+            assert journal[: len(known.journal)] == known.journal, "append-only"
+            assert len({(*entry.identity, entry.kind, entry.attempt) for entry in journal}) == len(journal), "never twice"
+            assert run.entries == len(journal)
+            known.journal = journal
+            if run.state is RunState.RUNNING:
+                assert run.owner is not None, "running has a lease"
+                assert run.lease_s is not None
+            else:
+                assert (run.owner, run.lease_s) == (None, None), f"{run.state} has no lease"
+            if run.state is RunState.WAITING:
+                assert waits, "waiting has something that can wake it"
+                assert not any(wait.kind is WaitKind.CHILD and self.state(wait.ref).final for wait in waits), "lost wake-up"
+            if run.state.final:
+                assert waits == [], "final waits for nothing"
+        if not any(run.deadline and run.deadline <= self.clock.wall() for run in self.all_runs()):
+            self.each(lambda bench, _: bench.store.census(), _plain_census)
+
+    def everything_ends(self) -> None:
+        """A run that is not final is reached again: with every hand off, one patient worker brings all runs to an end."""
+        for name in WORKERS:
+            self.each(lambda bench, _, name=name: bench.store.leave(name))
+        for run in self.all_runs():
+            if run.paused and not run.state.final:
+                self.command(Resume(run_id=run.id))
+        self.clock.advance(1000 * DAY_S)
+        for _ in range(40):
+            for run in self.all_runs():
+                if run.state is RunState.WAITING:
+                    for wait in self.waits(run.id):
+                        if wait.kind is WaitKind.SIGNAL:
+                            self.command(Send(run_id=run.id, name=wait.ref, signal_id="last", payload=b"1"))
+            runnable = sum(queue.runnable for queue in self.runner.run(self.benches[0].store.census()).queues)
+            held = self.take("patient", 99)
+            assert len(held) <= runnable, "the scaler counts every run that a claim returns"
+            for one in held:
+                self.send(one, settle=Succeeded(result=b"1"))
+            if all(run.state.final for run in self.all_runs()):
+                return
+            self.clock.advance(1)
+        raise AssertionError(f"not final: {[run for run in self.all_runs() if not run.state.final]}")
+
+    # Ways to ask
+
+    def pick(self, pick: int) -> Held:
+        """Mostly live claims; zombies too."""
+        live = [held for held in self.held if held.live]
+        return live[pick % len(live)] if live and pick < 9 else self.held[pick % len(self.held)]
+
+    def send(self, held: Held, **parts: Any) -> Verdict:
+        write = Write(ref=held.twins[0].ref, **{name: part for name, part in parts.items() if name != "signals"})
+        held.last = msgspec.structs.replace(write, signals=parts.get("signals", ()))
+        flagged = held.live and self.look(held.run_id)[0].cancelling
+        last = held.last
+        repeats = not held.live and write.settle is not None and write.settle == held.settlement
+        verdict: Verdict = self.each(
+            lambda bench, n: bench.store.write(self.as_seen_by(held, last, n)), lambda verdict: None if repeats else verdict
+        )[0]
+        if not held.live:
+            assert verdict is Verdict.FENCED or repeats, "a zombie writes nothing"
+            return verdict
+        refused = flagged and bool(write.children)
+        cancels = flagged and write.settle is not None and not isinstance(write.settle, Cancelled)
+        assert verdict is (Verdict.CANCELLED if refused or cancels else Verdict.COMMITTED)
+        if not refused:
+            held.live = write.settle is None
+            held.settlement = write.settle
+            self.known[held.run_id].journal += write.entries
+        return verdict
+
+    def as_seen_by(self, held: Held, write: Write, n: int) -> Write:
+        """The write with the token, and the signal numbers, that store ``n`` gave out."""
+        numbers = write.signals[n : n + 1] if len(write.signals) == len(self.benches) else ()
+        return msgspec.structs.replace(write, ref=held.twins[n].ref, signals=numbers)
+
+    def command(self, command: Command) -> Reply:
+        reply: Reply = self.each(lambda bench, _: bench.store.command(command))[0]
+        return reply
+
+    def seq(self, held: Held) -> int:
+        return len(self.known[held.run_id].journal)
+
+    def entries(self, held: Held, count: int) -> tuple[Entry, ...]:
+        epoch, first = held.twins[0].ref.epoch, self.seq(held)
+        return tuple(
+            Entry(seq=seq, kind=EntryKind.DONE, step="step", occurrence=seq, epoch=epoch, value=b"1", tokens=1)
+            for seq in range(first, first + count)
+        )
+
+    def some_waits(self, held: Held) -> tuple[Wait, ...]:
+        seq = self.seq(held)
+        return (
+            signal(occurrence=seq),
+            timer(self.clock.wall() + 25, occurrence=seq, branch="0"),
+            signal("stop", occurrence=seq, due_at=self.clock.wall() + 40, branch="1"),
+        )
+
+    def all_runs(self) -> list[Run]:
+        found: list[Run] = self.each(lambda bench, _: bench.store.runs(RunQuery(limit=99)))[0]
+        return found
+
+    def look(self, run_id: str) -> tuple[Run, list[Entry], list[Wait]]:
+        [run] = self.each(lambda bench, _: bench.store.runs(RunQuery(ids=(run_id,))), lambda found: None)[0][:1]
+        return run, self.journal(run_id), self.waits(run_id)
+
+    def state(self, run_id: str) -> RunState:
+        return self.look(run_id)[0].state
+
+    def journal(self, run_id: str) -> list[Entry]:
+        found: list[Entry] = self.each(lambda bench, _: bench.store.journal(run_id), _plain_journal)[0]
+        return found
+
+    def waits(self, run_id: str) -> list[Wait]:
+        found: list[Wait] = self.each(
+            lambda bench, _: bench.store.waits(run_id),
+            lambda waits: sorted(waits, key=lambda w: (w.branch, w.step, w.occurrence)),
+        )[0]
+        return found
+
+
+def _plain_claims(claims: list[Claim]) -> object:
+    return [(claim.ref.epoch, claim.run, claim.journal, set(map(str, claim.waits)), claim.snapshots) for claim in claims]
+
+
+def _plain_beat(beat: Beat) -> object:
+    lost = [(ref.run_id, ref.epoch) for ref in beat.lost]
+    return lost, sorted(beat.cancel), sorted(beat.pause), sorted(beat.arrivals), beat.state
+
+
+def _plain_inbox(arrivals: list[Any]) -> object:
+    return [msgspec.structs.replace(arrival, signal=0) for arrival in arrivals]
+
+
+def _plain_journal(entries: list[Entry]) -> object:
+    return entries
+
+
+def _plain_census(census: Any) -> object:
+    queues = [msgspec.structs.replace(queue, oldest_age_s=0.0) for queue in census.queues]
+    return queues, sorted(worker.id for worker in census.workers)
