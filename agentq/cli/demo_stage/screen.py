@@ -25,6 +25,7 @@ _FATES: Mapping[Fate, tuple[str, str]] = {
     Fate.DIED: ("died", "red"),
 }
 _PROGRESS = 14
+_WIDTHS = (3, 12, _PROGRESS, 5, 9, 14, 7)
 _GAPS = 6
 """Lines of the screen that are neither a run, a worker nor an event."""
 
@@ -49,6 +50,8 @@ def event_line(event: Event, width: int) -> Text:
 
 def _runs(rows: list[Run], look: Look, story: Story, width: int) -> Table:
     made = table("run", "goal", "", "steps", "last", "", "resumed", right=("steps",), grow="goal")
+    for column, width_of in zip(made.columns, _WIDTHS, strict=True):
+        column.min_width = width_of  # so that nothing moves when a word changes
     for run in sorted(rows, key=lambda run: [int(part) for part in story.label(run).split(".")]):
         made.add_row(
             Text(story.label(run), style=DIM if run.parent_id else ""),

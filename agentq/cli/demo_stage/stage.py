@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,8 +149,9 @@ class Stage:
         self.story.strike(look.at_s, cause, target.runs, text)
 
     def _inside(self, target: Target, look: Look) -> str:
-        runs = {run.id: self.story.label(run) for run in look.runs}
-        return " and ".join(f"{effect.step} of run {runs[effect.run]}" for effect in target.inside)
+        labels = {run.id: self.story.label(run) for run in look.runs}
+        bodies = Counter((labels[effect.run], effect.step) for effect in target.inside)
+        return " and ".join(f"{step}{f' ({n})' if n > 1 else ''} of run {label}" for (label, step), n in sorted(bodies.items()))
 
     async def _answer(self, look: Look) -> None:
         """Be the person who is asked."""
