@@ -78,9 +78,8 @@ async def raw() -> None:
         db.execute("begin")
         db.executemany("insert into j values (?, ?)", [(k, VALUE) for k in range(10_000, 110_000)])
         db.execute("commit")
-        print(
-            f"raw commit                       {percentiles(times)}; {100_000 / (time.perf_counter() - began):,.0f} rows/s at once"
-        )
+        rows_s = 100_000 / (time.perf_counter() - began)
+        print(f"{'raw: one row a commit; 100,000 rows a commit':48} {percentiles(times)}; {rows_s:,.0f} rows/s")
 
 
 async def steps(runs: int, each: int, *, work_us: float = 0.0) -> None:
@@ -133,9 +132,8 @@ async def noops(total: int = 20_000) -> None:
             spent += time.perf_counter()
             done += len(claims)
         took = time.perf_counter() - began
-        print(
-            f"{'claim 50 + settle 50':48} {done / took:,.0f} runs/s (claim {(took - spent) / done * 1e6:.0f} us, settle {spent / done * 1e6:.0f} us)"
-        )
+        each = f"claim {(took - spent) / done * 1e6:.0f} us, settle {spent / done * 1e6:.0f} us"
+        print(f"{'claim 50 + settle 50':48} {done / took:,.0f} runs/s ({each})")
 
 
 async def resume() -> None:
@@ -195,9 +193,12 @@ async def backlog() -> None:
             times.append(time.perf_counter() - began)
         began = time.perf_counter()
         await store.census()
-        print(
-            f"{'claim behind 100,000 unknown and 100,000 delayed':48} {percentiles(times)}; census {(time.perf_counter() - began) * 1e3:.1f} ms"
-        )
+        census_ms = (time.perf_counter() - began) * 1e3
+        print(f"{'claim behind 100,000 unknown and 100,000 delayed':48} {percentiles(times)}; census {census_ms:.1f} ms")
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
 
 
 async def echo(path: str) -> None:
@@ -216,7 +217,7 @@ async def echo(path: str) -> None:
 
 async def wake() -> None:
     async with opened() as store:
-        process = subprocess.Popen([sys.executable, __file__, "--echo", store.where], stdout=subprocess.PIPE, text=True)
+        process = start("--echo", store.where)
         process.stdout.readline()
         await asyncio.sleep(2)
         cpu = cpu_s(process.pid)
@@ -264,8 +265,7 @@ async def contender(path: str, seconds: str) -> None:
 
 async def contention() -> None:
     async with opened() as store:
-        command = [sys.executable, __file__, "--contender", store.where, "3"]
-        processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+        processes = [start("--contender", store.where, "3") for _ in range(3)]
         for process in processes:
             print(f"{'one of 3 processes, 10 runs each':48} {(await asyncio.to_thread(process.communicate))[0].strip()}")
 
