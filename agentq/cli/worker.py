@@ -14,7 +14,7 @@ import click
 from agentq.cli import logs
 from agentq.cli.problem import EX_FAILED, note, warn
 from agentq.cli.reading import store_option
-from agentq.cli.signals import stopping
+from agentq.cli.signals import Asked, begin_anew, remember, stopping
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.text import count
@@ -74,7 +74,7 @@ def worker(
     app = load_app(target)
     if not app.tasks:
         warn(f"{target} has no tasks: nothing will be claimed. Import the modules that declare them.")
-    sys.exit(asyncio.run(serve(app, limits, store_url, with_parent=with_parent)))
+    sys.exit(ended(*asyncio.run(serve(app, limits, store_url, with_parent=with_parent))))
 
 
 def changed_log(base: Any, level: str | None, form: str | None) -> Any:
@@ -82,8 +82,10 @@ def changed_log(base: Any, level: str | None, form: str | None) -> Any:
     return replace(base, level=level or base.level, format=form or base.format)
 
 
-async def serve(app: AgentQ, limits: WorkerSettings, store_url: str | None, *, with_parent: bool = False) -> int:
-    """Run one worker in this process until it has drained; returns the exit code."""
+async def serve(
+    app: AgentQ, limits: WorkerSettings, store_url: str | None, *, with_parent: bool = False
+) -> tuple[WorkerReport, Asked]:
+    """Run one worker in this process until it has drained."""
     from agentq.worker import Worker  # noqa: PLC0415 - `--help` does not load the runtime
 
     async with opened(app, store_url):
@@ -95,7 +97,9 @@ async def serve(app: AgentQ, limits: WorkerSettings, store_url: str | None, *, w
                 _greet(app, limits, port)
             gc.freeze()  # what is loaded now stays: no collection needs to look at it again
             report = await made.run()
-    return ended(report, aborted=asked.times > 1, signal_code=asked.exit_code)
+            if report.recycled:
+                remember(asked)
+    return report, asked
 
 
 def _watch_parent(made: Worker) -> None:
@@ -109,17 +113,17 @@ def _watch_parent(made: Worker) -> None:
     loop.add_reader(0, gone)
 
 
-def ended(report: WorkerReport, *, aborted: bool, signal_code: int) -> int:
+def ended(report: WorkerReport, asked: Asked) -> int:
     """Turn the end of a worker into an exit code.
 
     A recycled one begins anew under the same process id. Code that does not end is ended with the process.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if report.recycled and not signal_code:
-        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - ourselves, with the same arguments
-    code = signal_code if aborted else 0
+    if report.recycled:
+        begin_anew(asked)
+    code = asked.exit_code if asked.times > 1 else 0
     if report.abandoned:
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code or EX_FAILED)
     return code
 
