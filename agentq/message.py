@@ -155,6 +155,8 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     """When a timer fires or a signal wait times out; None is never."""
     ask: str | None = None
     """The question a person is to answer."""
+    attempt: int = 1
+    """Of its ``waited`` entry; more than 1 where the code gave this wait up before, or its failure was superseded."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

@@ -181,7 +181,7 @@ class WorkerLedger(Ledger):
 
     def _open(self, row: Row, wait: Wait) -> None:
         place = (wait.branch, wait.step, wait.occurrence)
-        if place in row.waits or (*place, EntryKind.WAITED, 1) in row.places:
+        if place in row.waits or (*place, EntryKind.WAITED, wait.attempt) in row.places:
             return
         row.waits[place] = wait
         if wait.kind is WaitKind.CHILD:

@@ -158,6 +158,7 @@ class Execution:
                 return self._abandoned()
             await self._end_guests()
             settlement, entries = self._outcome()
+            self._shut()
         if settlement is None:
             self.ledger.close()
             emit("run.lost", run_id=self.row.id, task=self.row.task, epoch=self.claim.ref.epoch, reason=self._reason)
@@ -306,13 +307,18 @@ class Execution:
         self.waits.close()
 
     async def _end_guests(self) -> None:
-        """Tasks of the user's that outlive the root are cancelled with it; what the run does itself is finished."""
+        """Tasks of the user's that outlive the root are cancelled with it; what the run does itself is finished, if it is ours."""
         guests = [task for task in self._guests if not task.done()]
         for task in guests:
-            if task.get_name() != "agentq-background":
+            if task.get_name() != "agentq-background" or self.stopping in {Stop.LOST, Stop.CANCEL, Stop.BROKEN}:
                 task.cancel()
         if guests:
             await asyncio.wait(guests, timeout=self.options.grace_s)
+
+    def _shut(self) -> None:
+        """From now on every verb refuses: a task of the user's that outlives the run must not go on in its name."""
+        self.unwinding = True
+        self.stopping = self.stopping or Stop.LOST
 
     def _abandoned(self) -> End:
         self.ledger.close()
@@ -343,7 +349,7 @@ class Execution:
             case Stop.CANCEL:
                 return Cancelled(), ()
             case Stop.SUSPEND:
-                return Suspended(), ()
+                return Suspended(), self.waits.orphans()
             case Stop.DRAIN | Stop.PAUSE:
                 return Released(reason=self._reason), ()
             case Stop.DEADLINE:

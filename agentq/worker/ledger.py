@@ -135,6 +135,8 @@ class Ledger:
         Where the store says that the run is no longer ours, or is cancelled, this never returns: the run is being stopped
         and the caller is cancelled with it.
         """
+        if self._closed:
+            raise asyncio.CancelledError("the run is over")
         part = _Part(entries, waits, children, signals, snapshot)
         if self._sending or self._unanswered is not None:
             part.done = asyncio.get_running_loop().create_future()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from agentq.errors import AgentQError, StoreUnavailable
 from agentq.journal import ABANDONED, Identity
 from agentq.message import Arrival, Entry, EntryKind, Envelope, Wait, WaitKind
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 QUIET_S = 0.2
 """With foreign tasks about, the run suspends after so long without a call."""
 
+LOOK_AGAIN_S = 0.5
+"""After the store could not be asked."""
 BUSY_S = 0.01
 """Before the run suspends, what it has streamed goes out; look again after so long."""
 
@@ -42,6 +46,7 @@ class Waits:
         self._linger_s = linger_s
         self._recorded = {(wait.branch, wait.step, wait.occurrence): wait for wait in run.claim.waits}
         self._pending: dict[Identity, _Pending] = {}
+        self._waited: frozenset[Identity] | None = None
         self._taken: set[int] = set()
         self._looking = asyncio.Lock()
         self._check: asyncio.TimerHandle | None = None
@@ -73,24 +78,18 @@ class Waits:
             )
         begun = run.clock.wall()
         attempt, _ = run.history.next_try(place)
-        if place not in self._recorded:
-            self._recorded[place] = wait
-            await run.ledger.commit(waits=(wait,), children=children)
-        wait = self._recorded[place]
+        wait = self._recorded.get(place) or msgspec.structs.replace(wait, attempt=attempt)
         pending = _Pending(wait, asyncio.get_running_loop().create_future())
-        self._pending[place] = pending
-        run.presence.rest(foreign=foreign)
         try:
-            arrival = await self._arrival(pending)
+            if place not in self._recorded:
+                self._recorded[place] = wait
+                await run.ledger.commit(waits=(wait,), children=children)
+            arrival = await self._rest(place, pending, foreign=foreign)
         except asyncio.CancelledError:
             if run.stopping is None:
-                self._abandon(pending, place, attempt)
+                self._keep_arrival(pending)
+                self.abandon(place)
             raise
-        finally:
-            del self._pending[place]
-            if pending.timer is not None:
-                pending.timer.cancel()
-            run.presence.rise(foreign=foreign)
         value, tokens, cost = render(arrival), 0, 0
         if arrival is not None:
             tokens, cost = arrival.tokens, arrival.cost_nanos
@@ -102,17 +101,29 @@ class Waits:
         await run.ledger.commit(entry, signals=(arrival.signal,) if arrival is not None and arrival.signal else ())
         return entry
 
-    async def look(self) -> None:
-        """Ask the store what has arrived, and hand it to who waits for it."""
+    async def _rest(self, place: Identity, pending: _Pending, *, foreign: bool) -> Arrival | None:
+        self._pending[place] = pending
+        self._run.presence.rest(foreign=foreign)
+        try:
+            return await self._arrival(pending)
+        finally:
+            del self._pending[place]
+            if pending.timer is not None:
+                pending.timer.cancel()
+            self._run.presence.rise(foreign=foreign)
+
+    async def look(self) -> bool:
+        """Ask the store what has arrived, and hand it to who waits for it; False when it cannot be asked now."""
         async with self._looking:
             if not any(pending.wait.kind is not WaitKind.TIMER for pending in self._pending.values()):
-                return
+                return True
             try:
                 arrivals = await self._run.store.inbox([self._run.claim.ref.run_id])
             except StoreUnavailable:
-                return
+                return False
         for arrival in arrivals:
             self._hand_over(arrival)
+        return True
 
     def consider(self) -> None:
         """Suspend the run if all of it waits, and for longer than it is worth keeping the slot."""
@@ -135,10 +146,10 @@ class Waits:
             self._check.cancel()
 
     async def _arrival(self, pending: _Pending) -> Arrival | None:
-        wait, run = pending.wait, self._run
-        self._arm(pending)
-        if wait.kind is not WaitKind.TIMER and not pending.arrived.done():
+        run = self._run
+        if pending.wait.kind is not WaitKind.TIMER:
             await self.look()
+        self._arm(pending)
         if not pending.arrived.done():
             self.consider()
         arrival = await pending.arrived
@@ -147,13 +158,23 @@ class Waits:
         return arrival
 
     def _arm(self, pending: _Pending) -> None:
+        """Have the wait end when it is due."""
         due = pending.wait.due_at
-        if due is None:
+        if due is None or pending.arrived.done():
             return
         left = due - self._run.clock.wall()
         if left > 0:
             pending.timer = asyncio.get_running_loop().call_later(left, self._arm, pending)
-        elif not pending.arrived.done():
+        elif pending.wait.kind is WaitKind.TIMER:
+            pending.arrived.set_result(None)
+        else:
+            self._run.background(self._time_out(pending))
+
+    async def _time_out(self, pending: _Pending) -> None:
+        """What came in time but was not seen yet counts; only then is it too late."""
+        while not await self.look() and self._run.stopping is None:
+            await asyncio.sleep(LOOK_AGAIN_S)
+        if not pending.arrived.done():
             pending.arrived.set_result(None)
 
     def _hand_over(self, arrival: Arrival) -> None:
@@ -167,15 +188,31 @@ class Waits:
                 pending.arrived.set_result(arrival)
                 return
 
-    def _abandon(self, pending: _Pending, place: Identity, attempt: int) -> None:
-        """The code gave this wait up (a timeout of its own, a sibling that failed): close it, keep what arrived for others."""
+    def _keep_arrival(self, pending: _Pending) -> None:
+        """What arrived for a wait that is given up is kept for the next."""
         if pending.arrived.done() and not pending.arrived.cancelled():
             arrival = pending.arrived.result()
             if arrival is not None:
                 self._taken.discard(arrival.signal)
-        self._recorded.pop(place, None)
-        entry = self._run.ledger.entry(EntryKind.WAITED, place, attempt=attempt, value=ABANDONED)
-        self._run.background(self._run.ledger.commit(entry))
+
+    def abandon(self, place: Identity) -> None:
+        """The code gave this wait up (a timeout of its own, a sibling that failed): close it."""
+        if self._recorded.pop(place, None) is not None:
+            self._run.background(self._run.ledger.commit(self._closing(place)))
+
+    def orphans(self) -> tuple[Entry, ...]:
+        """Close what was opened and is waited for no more, or else it would wake the run for nothing, again and again.
+
+        The code changed, or its worker died before it could give a wait up. Only where all lines of the run are known.
+        """
+        if self._waited is None:
+            return ()
+        left = [place for place in self._recorded if place not in self._waited]
+        return tuple(self._closing(place) for place in left)
+
+    def _closing(self, place: Identity) -> Entry:
+        attempt, _ = self._run.history.next_try(place)
+        return self._run.ledger.entry(EntryKind.WAITED, place, attempt=attempt, value=ABANDONED)
 
     def _later(self, delay_s: float) -> None:
         if self._check is not None:
@@ -198,4 +235,6 @@ class Waits:
         due = min((p.wait.due_at for p in self._pending.values() if p.wait.due_at is not None), default=None)
         if due is not None and due - run.clock.wall() <= self._linger_s:
             return
+        if run.presence.quiet:
+            self._waited = frozenset(self._pending)
         run.stop(Stop.SUSPEND, "every branch waits")

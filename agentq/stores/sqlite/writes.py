@@ -247,8 +247,8 @@ def _open(desk: Desk, n: int, wait: Wait) -> None:
     desk.db.execute(
         "insert or ignore into wait (run, branch, step, occurrence, kind, ref, due_at, ask)"
         " select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 where not exists (select 1 from journal"
-        " where run = ?1 and kind = ?9 and branch = ?2 and step = ?3 and occurrence = ?4)",
-        (n, wait.branch, wait.step, wait.occurrence, wait.kind.value, wait.ref, wait.due_at, wait.ask, WAITED),
+        " where run = ?1 and kind = ?9 and branch = ?2 and step = ?3 and occurrence = ?4 and attempt >= ?10)",
+        (n, wait.branch, wait.step, wait.occurrence, wait.kind.value, wait.ref, wait.due_at, wait.ask, WAITED, wait.attempt),
     )
 
 
