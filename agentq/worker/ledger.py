@@ -138,7 +138,7 @@ class Ledger:
         if self._closed:
             raise asyncio.CancelledError("the run is over")
         part = _Part(entries, waits, children, signals, snapshot)
-        if self._sending or self._unanswered is not None:
+        if self._sending or self._outbox or self._unanswered is not None:
             part.done = asyncio.get_running_loop().create_future()
             self._outbox.append(part)
             if not self._sending:

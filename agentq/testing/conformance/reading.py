@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from agentq.errors import NotFound
 from agentq.message import Cancel, Entry, Fork, Pause, RunQuery, RunState, Succeeded, Verdict, Worker
-from agentq.testing.conformance.bench import LEASE_S, Bench, child, clause, entry, signal, waited
+from agentq.testing.conformance.bench import LEASE_S, Bench, child, clause, entry, signal, timer, waited
 from agentq.testing.conformance.journal import LARGE
 
 if TYPE_CHECKING:
@@ -99,6 +99,21 @@ async def what_only_a_claim_can_settle_keeps_a_pool_awake(bench: Bench) -> None:
     assert (await _queue(bench)).runnable == 2
     assert await bench.claim() == []
     assert sum(stats.runnable for stats in (await bench.store.census()).queues) == 0
+
+
+@clause
+async def a_paused_run_keeps_no_pool_awake(bench: Bench) -> None:
+    now = bench.clock.wall()
+    await bench.suspend(await bench.begin("run-w"), timer(now + 10))
+    await bench.begin("run-r")
+    await bench.submit("run-d", due_at=now + 10)
+    await bench.submit("run-q")
+    for name in ("run-w", "run-r", "run-d", "run-q"):
+        await bench.store.command(Pause(run_id=name))
+    bench.clock.advance(LEASE_S + 1)
+    assert (await _queue(bench)).runnable == 0
+    assert await bench.claim() == []
+    assert (await _queue(bench)).runnable == 0
 
 
 @clause
