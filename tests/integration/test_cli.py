@@ -409,6 +409,7 @@ def test_dev_begins_anew_when_the_code_changes(machine):
 
 def test_commands_beside_a_worker_take_nothing_away_from_it(machine):
     machine.go(0, 1, 2)
+    machine.call("run", "hello:child", "n=1")  # the store is there before the worker
     worker = machine.start("worker", "hello:aq", "--log", "json")
     machine.until("it is ready", lambda: "worker.ready" in event_names(worker))
     for n in range(3):
@@ -418,7 +419,7 @@ def test_commands_beside_a_worker_take_nothing_away_from_it(machine):
     assert (machine.folder / "agentq.db-wal").exists(), "the log of a store that is in use is gone"
     worker.terminate()
     machine.end(worker, 0)
-    assert [run["state"] for run in json.loads(machine.call("runs", "list", "--json"))] == ["succeeded"] * 3
+    assert [run["state"] for run in json.loads(machine.call("runs", "list", "--json"))] == ["succeeded"] * 4
 
 
 def test_a_worker_says_what_is_wrong_with_its_target_in_one_line(machine):
