@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from agentq.errors import InvalidArgument, NotFound, NotOpen, StoreError, StoreIncompatible, StoreUnavailable
-from agentq.message import Fork, RunQuery, RunState, Succeeded, Write
+from agentq.message import Fork, Released, RunQuery, RunState, Succeeded, Write
 from agentq.stores import open_store
 from agentq.stores.sqlite import SQLiteStore, census, claims, connection, producer, schema, sweep, writes
 from agentq.stores.sqlite import store as store_module
 from agentq.stores.sqlite.connection import fault
 from agentq.testing.clock import SimulatedClock
 from agentq.testing.conformance.bench import Bench, entry
+from agentq.testing.wait import wait_until
 
 BIG = b'"' + b"x" * 100_000 + b'"'
 
@@ -294,6 +295,26 @@ async def test_a_caller_that_gives_up_hurts_nobody(bench):
     await asyncio.gather(task, return_exceptions=True)
     await bench.commit(claim, entry(0))
     assert len(await bench.store.journal("run-a")) == 1
+
+
+async def test_a_claim_that_nobody_waits_for_any_more_is_handed_back(bench):
+    await bench.begin()
+    await bench.submit("run-b")
+    bench.clock.advance(31)
+    for turns in range(12):
+        task = asyncio.create_task(bench.claim("w2"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        answer = (await asyncio.gather(task, return_exceptions=True))[0]
+        for claim in [] if isinstance(answer, asyncio.CancelledError) else answer:
+            await bench.commit(claim, settle=Released())
+        await wait_until("both runs are free again", lambda: _both_free(bench))
+    assert {run.deaths for run in await bench.store.runs(RunQuery())} == {0}
+
+
+async def _both_free(bench):
+    return all(run.lease_s is None or run.lease_s < 0 for run in await bench.store.runs(RunQuery()))
 
 
 async def test_closing_finishes_what_was_handed_in(path, clock):

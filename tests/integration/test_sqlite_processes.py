@@ -93,6 +93,26 @@ async def test_the_first_claim_of_a_new_process_finds_the_dead(store, tmp_path):
         assert len((await fresh.claim(REQUEST)).claims) == 1
 
 
+async def test_a_killed_worker_is_out_of_the_census_at_once(store):
+    with process("hold", store) as worker:
+        await line(worker, "holds")
+        assert len((await store.census()).workers) == 1
+        worker.kill()
+        worker.wait()
+        assert (await store.census()).workers == ()
+
+
+async def test_files_of_workers_that_died_long_ago_are_removed(store, tmp_path):
+    with process("hold", store) as worker:
+        await line(worker, "holds")
+    [path] = lockfiles(store)
+    async with SQLiteStore(tmp_path / "agentq.db"):
+        assert lockfiles(store) == [path]
+    os.utime(path, (0, 0))
+    async with SQLiteStore(tmp_path / "agentq.db"):
+        assert lockfiles(store) == []
+
+
 async def test_a_stopped_process_is_not_dead(store, tmp_path):
     await store.submit(envelopes(1))
     with process("hold", store) as worker:

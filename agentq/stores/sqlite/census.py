@@ -24,7 +24,9 @@ _HELD: Final = (
 _LIVE: Final = "select state, count(*) from run indexed by run_lane where lane = ? and state < 4 group by state"
 _READY: Final = "select count(*), min(since) from run indexed by run_ready where ready = 1 and lane = ?"
 
-_DUE: Final = "select lane, state, paused, wake_at from run where wake_at <= ? and ready = 0"
+_DUE: Final = (
+    "select lane, state, paused, wake_at from run where wake_at <= ?1 and ready = 0 and (not paused or deadline <= ?1)"
+)
 _EXPIRED: Final = "select lane, lease_until from run where lease_until <= ? and (cancelling or not paused or deadline <= ?)"
 
 _worker = msgspec.json.Decoder(Worker)

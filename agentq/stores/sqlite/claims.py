@@ -177,18 +177,22 @@ def fresh(row: Row) -> bool:
     return bool(row[6] == 1 and row[24] is None)
 
 
-def load(db: sqlite3.Connection, lanes: rows.Lanes, row: Row, steady: float) -> Claim:
+def reference(row: Row) -> ClaimRef:
+    """The proof of ownership of a row that was taken."""
+    return ClaimRef(run_id=row[0], epoch=row[6], token=row[41])
+
+
+def load(desk: Desk, row: Row) -> Claim:
     """The claim of a row that was taken, with journal, waits and snapshots."""
-    n = row[39]
-    ref = ClaimRef(run_id=row[0], epoch=row[6], token=row[41])
+    db, n = desk.db, row[39]
     if fresh(row):
-        return Claim(ref=ref, run=rows.run_from(row, lanes, db, steady))
+        return Claim(ref=reference(row), run=rows.run_from(row, desk.lanes, db, desk.steady))
     journal = rows.journal(db, n)
     done = sum(entry.kind is EntryKind.DONE for entry in journal)
     last = journal[-1].step if journal else ""
     return Claim(
-        ref=ref,
-        run=rows.run_from(row, lanes, db, steady, entries=len(journal), steps=done, last_step=last),
+        ref=reference(row),
+        run=rows.run_from(row, desk.lanes, db, desk.steady, entries=len(journal), steps=done, last_step=last),
         journal=tuple(journal),
         waits=tuple(rows.waits(db, n)),
         snapshots=dict(db.execute("select branch, payload from snapshot where run = ?", (n,)).fetchall()),

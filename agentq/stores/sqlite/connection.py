@@ -50,7 +50,7 @@ def connect(path: Path) -> sqlite3.Connection:
         _use_wal(db)
         db.execute("pragma synchronous = full")
         db.execute("pragma temp_store = memory")
-        db.execute("pragma cache_size = -16000")
+        db.execute("pragma cache_size = -8000")
         db.execute("pragma wal_autocheckpoint = 4000")
         db.execute("pragma journal_size_limit = 67108864")
     except sqlite3.Error as error:

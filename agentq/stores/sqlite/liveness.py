@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+STALE_S: Final = 86_400.0
+"""Locks of processes that died so long ago are of no use to anybody."""
+
 LOOK_EVERY_S: Final = 1.0
 """How often, at most, other workers' locks are tried."""
 
@@ -43,7 +46,10 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 class Liveness:
-    """The locks that this store holds for its workers, and a look at those of others. Used by the writer thread only."""
+    """The locks that this store holds for its workers, and a look at those of others.
+
+    Only the writer thread takes locks; anybody may ask who is `gone`.
+    """
 
     def __init__(self, folder: Path) -> None:
         """``folder`` exists and is private to the file's owner."""
@@ -83,17 +89,18 @@ class Liveness:
     def dead(self, worker_ids: Iterable[str]) -> list[str]:
         """Those of ``worker_ids`` whose process is gone. A worker without a lock file is of another machine: unknown."""
         self._looked = time.monotonic()
-        return [worker_id for worker_id in worker_ids if worker_id not in self._held and self._is_free(worker_id)]
+        return [worker_id for worker_id in worker_ids if self.gone(worker_id)]
 
-    def _is_free(self, worker_id: str) -> bool:
-        try:
-            fd = os.open(self._path(worker_id), os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            return _lock(fd)
-        finally:
-            os.close(fd)
+    def gone(self, worker_id: str) -> bool:
+        """Whether the worker's process is known to be gone."""
+        return worker_id not in self._held and _is_free(self._path(worker_id))
+
+    def tidy(self) -> None:
+        """Remove the files of workers that died long ago."""
+        for path in self._folder.glob("*.lock"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > STALE_S and _is_free(path):
+                    path.unlink()
 
     def bury(self, worker_ids: Iterable[str]) -> None:
         """Remove the files of workers whose runs were handed on."""
@@ -105,6 +112,17 @@ class Liveness:
         for fd in self._held.values():
             os.close(fd)
         self._held.clear()
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _lock(fd)
+    finally:
+        os.close(fd)
 
 
 def _lock(fd: int) -> bool:

@@ -7,11 +7,13 @@ import os
 import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
+
+import msgspec
 
 from agentq.clock import SystemClock
 from agentq.errors import NotFound, NotOpen
-from agentq.message import Claim, Claims
+from agentq.message import Claim, Claims, Released, Write
 from agentq.stores.sqlite import census as counting
 from agentq.stores.sqlite import claims as owning
 from agentq.stores.sqlite import producer, reads, rows
@@ -46,11 +48,13 @@ if TYPE_CHECKING:
         Verdict,
         Wait,
         Worker,
-        Write,
     )
     from agentq.stores.sqlite.rows import Row
 
-ATOMIC_SUBMIT = 5000
+Taken: TypeAlias = "tuple[list[Claim | Row], float | None]"
+"""What a claim took, those with a journal still as rows, and the seconds until something is due."""
+
+ATOMIC_SUBMIT: Final = 5000
 """Envelopes in one transaction."""
 
 
@@ -67,7 +71,6 @@ class SQLiteStore:
         self._boot = boot_id() if boot is None else boot
         self._stack: ExitStack | None = None
         self._ticks = Ticks()
-        self._buried: list[str] = []
 
     @property
     def where(self) -> str:
@@ -102,6 +105,7 @@ class SQLiteStore:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 self._liveness = Liveness(folder)
                 stack.callback(self._liveness.close)
+                self._liveness.tidy()
                 gate = Gate(folder, BUSY_S)
                 stack.callback(gate.close)
                 with gate.passing():
@@ -186,25 +190,39 @@ class SQLiteStore:
         """See `WorkerStore.claim`."""
         dead: list[str] = []
 
-        def peek(desk: Desk) -> tuple[list[Claim | Row], float | None] | None:
+        def peek(desk: Desk) -> Taken | None:
             self._liveness.hold(request.worker)
             if self._liveness.due():
                 dead.extend(self._liveness.dead(owning.owners(desk.db)))
             answer = None if dead else owning.idle(desk, request)
             return None if answer is None else ([], answer.next_due_s)
 
-        def work(desk: Desk) -> tuple[list[Claim | Row], float | None]:
+        def work(desk: Desk) -> Taken:
             owning.bury(desk, dead)
             taken, due_s = owning.claim(desk, request)
-            made = [owning.load(desk.db, desk.lanes, row, desk.steady) if owning.fresh(row) else row for row in taken]
-            return made, due_s
+            return [owning.load(desk, row) if owning.fresh(row) else row for row in taken], due_s
 
-        found, due_s = await self._write.do(work, peek=peek)
-        self._liveness.bury(dead)
-        if all(isinstance(item, Claim) for item in found):
-            return Claims(claims=tuple(item for item in found if isinstance(item, Claim)), next_due_s=due_s)
-        # Journals may be long: they are read beside the writer, under a claim that nobody else can write to.
-        return await self._read.do(lambda desk: Claims(claims=tuple(_loaded(desk, item) for item in found), next_due_s=due_s))
+        handed = self._write.do(work, peek=peek)
+        try:
+            found, due_s = await asyncio.shield(handed)
+            self._liveness.bury(dead)
+            claims = tuple(item for item in found if isinstance(item, Claim))
+            if len(claims) < len(found):
+                # Journals may be long: they are read beside the writer, under a claim that nobody else can write to.
+                claims = await self._read.do(lambda desk: tuple(_loaded(desk, item) for item in found))
+        except asyncio.CancelledError:
+            # Whoever asked is gone: its runs must not wait for the end of a lease that nobody renews.
+            handed.add_done_callback(self._hand_back)
+            raise
+        return Claims(claims=claims, next_due_s=due_s)
+
+    def _hand_back(self, handed: asyncio.Future[Taken]) -> None:
+        if handed.cancelled() or handed.exception() is not None or self._stack is None:
+            return
+        for item in handed.result()[0]:
+            ref = item.ref if isinstance(item, Claim) else owning.reference(item)
+            released = self._writer.write(Write(ref=ref, settle=Released(reason="unclaimed")))
+            released.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def write(self, write: Write) -> Verdict:
         """See `WorkerStore.write`."""
@@ -253,7 +271,13 @@ class SQLiteStore:
 
     async def census(self) -> Census:
         """See `ReaderStore.census`."""
-        return await self._read.do(counting.census)
+
+        def work(desk: Desk) -> Census:
+            seen = counting.census(desk)
+            there = tuple(worker for worker in seen.workers if not self._liveness.gone(worker.id))
+            return msgspec.structs.replace(seen, workers=there)
+
+        return await self._read.do(work)
 
     async def blob(self, sha: str) -> bytes:
         """See `ReaderStore.blob`."""
@@ -268,4 +292,4 @@ class SQLiteStore:
 
 
 def _loaded(desk: Desk, item: Claim | Row) -> Claim:
-    return item if isinstance(item, Claim) else owning.load(desk.db, desk.lanes, item, desk.steady)
+    return item if isinstance(item, Claim) else owning.load(desk, item)
