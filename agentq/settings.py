@@ -17,6 +17,8 @@ _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|)")
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT)|_PORT_\d+_(TCP|UDP|SCTP)")
 """What Kubernetes puts into every pod for a Service named agentq or agentq-something."""
+_NOT_OURS = "AGENTQ_DEMO_"
+"""What only the demo reads."""
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -203,7 +205,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     given = {
         name: value
         for name, value in (os.environ if environ is None else environ).items()
-        if name.startswith("AGENTQ_") and value != "" and not _is_service_link(name, value)
+        if name.startswith("AGENTQ_") and not name.startswith(_NOT_OURS) and value != "" and not _is_service_link(name, value)
     }
     groups = {name: _read(group, given) for name, group in _GROUPS.items()}
     known = {each.metadata["env"] for group in _GROUPS.values() for each in fields(group)}

@@ -105,7 +105,8 @@ class Driver:
         await asyncio.wait({work, dying}, return_when=asyncio.FIRST_COMPLETED)
         if not work.done():
             run.stop(Stop.LOST, "its worker died")
-            await asyncio.wait({work}, timeout=FAKE_GRACE_S)
+            if not run.code_ended:
+                await asyncio.wait({work}, timeout=FAKE_GRACE_S)
         dying.cancel()
         if work.done() and not self.died.is_set():
             self.ends.append((claim.run.id, work.result()))

@@ -10,9 +10,9 @@ import msgspec
 from agentq import producer
 from agentq.codec import digest
 from agentq.context import Outcome
-from agentq.errors import ChildFailed, JournalMismatch, StoreUnavailable
+from agentq.errors import ChildFailed, JournalMismatch
 from agentq.journal import Mismatch, mismatch_message
-from agentq.message import Arrival, Cancel, Entry, EntryKind, Failure, RunState, Wait, WaitKind, child_run_id
+from agentq.message import Arrival, Entry, EntryKind, Failure, RunState, Wait, WaitKind, child_run_id
 from agentq.telemetry import emit
 from agentq.worker.branches import Work, side_by_side
 
@@ -64,23 +64,23 @@ class Children:
         branch, _, occurrence = scope.place(CALL, sign, foreign=foreign)
         stem = f"{branch}/{CALL}#{occurrence}"
         score = _Score(tolerate, first)
-        outcomes: list[Outcome[Any] | None] = [None] * len(calls)
-        for number, entry in self._recorded(stem, calls):
-            outcomes[number] = await self._outcome(calls[number], entry)
-            if score.enough(outcomes[number]):
-                break
+        outcomes = await self._ended(stem, calls, score)
         todo = [number for number, outcome in enumerate(outcomes) if outcome is None]
         if todo and not score.over:
             work = [(f"{stem}.{number}", self._work(calls[number], f"{stem}.{number}")) for number in todo]
-            done = await side_by_side(
+            await side_by_side(
                 run, scope, work, limit=limit, foreign=foreign, enough=lambda _, outcome: score.enough(outcome)
             )
-            for number, outcome in zip(todo, done, strict=True):
-                outcomes[number] = outcome
+            # Several may have ended at once; which of them count is decided as a replay will decide it.
+            score = _Score(tolerate, first)
+            outcomes = await self._ended(stem, calls, score)
+        elif todo:
+            for number in todo:  # its worker died before it could give these up
+                run.waits.give_up((f"{stem}.{number}", calls[number].task.name, 0))
         if score.failed is not None:
-            raise ChildFailed(score.failed.run_id, score.failed.task, score.failed.failure or _NOT_NEEDED)
+            raise self._too_many(stem, calls, score.failed)
         return [
-            outcome or Outcome(run_id=self._child_id(call, f"{stem}.{number}"), task=call.task.name, failure=_NOT_NEEDED)
+            outcome or Outcome(run_id=self._first_id(call, f"{stem}.{number}"), task=call.task.name, failure=_NOT_NEEDED)
             for number, (call, outcome) in enumerate(zip(calls, outcomes, strict=True))
         ]
 
@@ -108,15 +108,28 @@ class Children:
         await run.ledger.commit(done)
         return ids
 
-    def _recorded(self, stem: str, calls: Sequence[Bound[Any]]) -> list[tuple[int, Entry]]:
-        """What ended already, in the order in which it ended: so a replay decides as the first execution did."""
+    async def _ended(self, stem: str, calls: Sequence[Bound[Any]], score: _Score) -> list[Outcome[Any] | None]:
+        """What ended already, in the order in which it ended, until that is enough: so a replay decides as the first time."""
+        outcomes: list[Outcome[Any] | None] = [None] * len(calls)
         found = []
         for number, call in enumerate(calls):
             entry = self._run.history.read((f"{stem}.{number}", call.task.name, 0))
             if entry is not None:
                 self._check(entry, call.args_hash)
-                found.append((number, entry))
-        return sorted(found, key=lambda pair: pair[1].seq)
+                found.append((entry.seq, number, entry))
+        for _, number, entry in sorted(found, key=lambda each: each[0]):
+            outcomes[number] = await self._outcome(calls[number], entry)
+            if score.enough(outcomes[number]):
+                break
+        return outcomes
+
+    def _too_many(self, stem: str, calls: Sequence[Bound[Any]], failed: Outcome[Any]) -> ChildFailed:
+        """Return the error of a ``call_many``; it remembers all failures, so that a new attempt can supersede them."""
+        error = ChildFailed(failed.run_id, failed.task, failed.failure or _NOT_NEEDED)
+        places = [(f"{stem}.{number}", call.task.name, 0) for number, call in enumerate(calls)]
+        entries = [entry for place in places if (entry := self._run.history.answers.get(place)) is not None]
+        error.carried = [entry for entry in entries if _failed(entry)]
+        return error
 
     def _work(self, call: Bound[Any], branch: str) -> Work:
         async def work(scope: Scope) -> Outcome[Any]:
@@ -128,26 +141,19 @@ class Children:
             wait = Wait(branch=branch, step=call.task.name, occurrence=0, kind=WaitKind.CHILD, ref=child.id)
             if run.waits.recorded((branch, call.task.name, 0)) is None:
                 emit("child.started", run_id=run.row.id, child=child.id, task=call.task.name)
-            needed = False
-            try:
-                entry = await run.waits.wait(
-                    scope, wait, _value(child.id), children=(child,), args_hash=child.args_hash, foreign=False
-                )
-                needed = True
-            finally:
-                if not needed and run.stopping is None:
-                    run.background(self._cancel(child.id))
+            entry = await run.waits.wait(
+                scope, wait, _value(child.id), children=(child,), args_hash=child.args_hash, foreign=False
+            )
             return await self._outcome(call, entry)
 
         return work
 
-    async def _cancel(self, run_id: str) -> None:
-        try:
-            await self._run.store.command(Cancel(run_id=run_id))
-        except StoreUnavailable as error:
-            emit("store.unavailable", run_id=run_id, error=str(error))
-
     def _child_id(self, call: Bound[Any], branch: str) -> str:
+        """Of the child to start or to wait for: another one for each time that it was given up, or that its end was superseded."""
+        attempt, _ = self._run.history.next_try((branch, call.task.name, 0))
+        return child_run_id(self._run.row.id, branch, call.task.name, attempt - 1)
+
+    def _first_id(self, call: Bound[Any], branch: str) -> str:
         return child_run_id(self._run.row.id, branch, call.task.name, 0)
 
     async def _outcome(self, call: Bound[Any], entry: Entry) -> Outcome[Any]:
@@ -185,6 +191,10 @@ class _Score:
             if self._failures > self._tolerate:
                 self.failed, self.over = outcome, True
         return self.over
+
+
+def _failed(entry: Entry) -> bool:
+    return entry.value is not None and msgspec.json.decode(entry.value, type=_Ended).failure is not None
 
 
 def _value(run_id: str) -> Any:

@@ -115,7 +115,7 @@ class Execution:
         self._guests: set[asyncio.Task[Any]] = set()
         me = cast("LiveRun", self)
         self.me = me
-        self.ledger = Ledger(store, lease, self.history, clock, self.stop)
+        self.ledger = Ledger(store, lease, self.history, clock, self.stop, self.options.sleep)
         self.waits = Waits(me, self.options.linger_s)
         self.steps = Steps(me)
         self.children = Children(me)
@@ -136,6 +136,11 @@ class Execution:
     def running_s(self) -> float:
         """Seconds since the claim."""
         return self.clock.steady() - self._began
+
+    @property
+    def code_ended(self) -> bool:
+        """Whether the task's code is over, and only its outcome is still to be written."""
+        return self._over.done()
 
     @property
     def unsaved_s(self) -> float:

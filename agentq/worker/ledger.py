@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -19,6 +19,7 @@ FLUSH_S = 0.1
 """Streamed pieces and progress wait so long for a journal entry to travel with."""
 FLUSH_CHUNKS = 256
 """…or until there are so many of them."""
+Sleep = Callable[[float], Awaitable[None]]
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -63,9 +64,16 @@ class Ledger:
     """
 
     def __init__(
-        self, store: WorkerStore, lease: Lease, history: History, clock: Clock, stop: Callable[[Stop, str], None]
+        self,
+        store: WorkerStore,
+        lease: Lease,
+        history: History,
+        clock: Clock,
+        stop: Callable[[Stop, str], None],
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         """``stop`` is called when the store's answer ends the run here: lost, cancelled or broken."""
+        self._sleep = sleep
         self._store = store
         self._lease = lease
         self._history = history
@@ -199,7 +207,7 @@ class Ledger:
             running_s=running_s,
         )
         self._disarm()
-        verdict, _ = await deliver(self._store, self._lease, write)
+        verdict, _ = await deliver(self._store, self._lease, write, self._sleep)
         return verdict or Verdict.FENCED
 
     def _merge(self, parts: list[_Part]) -> Write:
@@ -232,7 +240,7 @@ class Ledger:
     async def _send(self, write: Write) -> bool:
         """Whether the write is durable; if not, the run is being stopped."""
         self._unanswered = write
-        verdict, reason = await deliver(self._store, self._lease, write)
+        verdict, reason = await deliver(self._store, self._lease, write, self._sleep)
         self._unanswered = None
         if verdict is Verdict.COMMITTED:
             return True
@@ -305,7 +313,9 @@ class Ledger:
             self._timer = None
 
 
-async def deliver(store: WorkerStore, lease: Lease, write: Write) -> tuple[Verdict | None, str]:
+async def deliver(
+    store: WorkerStore, lease: Lease, write: Write, sleep: Sleep = asyncio.sleep
+) -> tuple[Verdict | None, str]:
     """Send a write until it is answered, as it is: the store knows a repetition.
 
     No verdict when the lease became unsafe first, or when the store will never take this write.
@@ -323,6 +333,6 @@ async def deliver(store: WorkerStore, lease: Lease, write: Write) -> tuple[Verdi
             if tries:
                 emit("store.recovered", run_id=lease.ref.run_id)
             return verdict, f"the store answered {verdict}"
-        await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
+        await sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
         tries += 1
     return None, "the lease was not confirmed in time"

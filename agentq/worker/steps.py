@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentq.budget import Usage, exceeded
-from agentq.errors import BudgetExceeded, CodecError, JournalMismatch, StepFailed, StepTimeout
+from agentq.errors import BudgetExceeded, ChildFailed, CodecError, JournalMismatch, StepFailed, StepTimeout
 from agentq.failure import failure_from, leaves
 from agentq.journal import Identity, Mismatch, OnInterrupt, mismatch_message, superseding
 from agentq.message import Entry, EntryKind, Failure
@@ -298,7 +298,7 @@ def step_error(entry: Entry, failure: Failure) -> StepFailed:
 
 
 def escaped(error: BaseException, failures: Mapping[int, Entry], outer: BaseException | None = None) -> list[Entry]:
-    """Journal entries of the step failures that an error carries: itself, its causes, the members of a group.
+    """Journal entries of the failures of steps and children that an error carries: itself, its causes, the members of a group.
 
     An error raised while another was handled carries that one only where it is not a step failure itself: a failure that
     was caught, and followed by the failure of another step, is not what escaped. ``outer`` was being handled already when
@@ -312,9 +312,9 @@ def escaped(error: BaseException, failures: Mapping[int, Entry], outer: BaseExce
         if each is None or id(each) in seen:
             continue
         seen.add(id(each))
-        if isinstance(each, StepFailed):
+        if isinstance(each, StepFailed | ChildFailed):
             found |= {entry.seq: entry for entry in each.carried}
-            entry = each.entry
+            entry = each.entry if isinstance(each, StepFailed) else None
             while entry is not None and entry.seq not in found:
                 found[entry.seq] = entry
                 inner = msgspec.json.decode(entry.value or b"{}", type=_Inner).seq

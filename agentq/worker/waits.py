@@ -11,7 +11,8 @@ import msgspec
 
 from agentq.errors import AgentQError, StoreUnavailable
 from agentq.journal import ABANDONED, Identity
-from agentq.message import Arrival, Entry, EntryKind, Envelope, Wait, WaitKind
+from agentq.message import Arrival, Cancel, Entry, EntryKind, Envelope, Wait, WaitKind
+from agentq.telemetry import emit
 from agentq.worker.ledger import Stop
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Waits:
         except asyncio.CancelledError:
             if run.stopping is None:
                 self._keep_arrival(pending)
-                self.abandon(place)
+                self.give_up(place)
             raise
         value, tokens, cost = render(arrival), 0, 0
         if arrival is not None:
@@ -195,10 +196,23 @@ class Waits:
             if arrival is not None:
                 self._taken.discard(arrival.signal)
 
-    def abandon(self, place: Identity) -> None:
-        """The code gave this wait up (a timeout of its own, a sibling that failed): close it."""
-        if self._recorded.pop(place, None) is not None:
-            self._run.background(self._run.ledger.commit(self._closing(place)))
+    def give_up(self, place: Identity) -> None:
+        """The code waits no more (a timeout of its own, a sibling that failed): close the wait, and cancel the child."""
+        wait = self._recorded.pop(place, None)
+        if wait is not None:
+            self._run.background(self._close(place, wait))
+
+    async def _close(self, place: Identity, wait: Wait) -> None:
+        run = self._run
+        if wait.kind is WaitKind.CHILD:
+            if run.ledger.busy:
+                await run.ledger.commit()  # the child may be on its way into the store: it can be cancelled when it is there
+            try:
+                await run.store.command(Cancel(run_id=wait.ref))
+            except StoreUnavailable as error:
+                emit("store.unavailable", run_id=run.row.id, error=str(error))
+                return  # the wait stays open: a replay gives it up again
+        await run.ledger.commit(self._closing(place))
 
     def orphans(self) -> tuple[Entry, ...]:
         """Close what was opened and is waited for no more, or else it would wake the run for nothing, again and again.

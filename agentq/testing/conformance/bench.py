@@ -151,7 +151,15 @@ def entry(seq: int, step: str = "step", **fields: Any) -> Entry:
 
 def waited(seq: int, wait: Wait, value: bytes = b"null") -> Entry:
     """The entry that closes ``wait``."""
-    return Entry(seq=seq, kind=EntryKind.WAITED, step=wait.step, branch=wait.branch, occurrence=wait.occurrence, value=value)
+    return Entry(
+        seq=seq,
+        kind=EntryKind.WAITED,
+        step=wait.step,
+        branch=wait.branch,
+        occurrence=wait.occurrence,
+        attempt=wait.attempt,
+        value=value,
+    )
 
 
 def timer(due_at: float, step: str = "sleep", **fields: Any) -> Wait:

@@ -48,6 +48,20 @@ async def a_wait_opened_again_is_one_wait(bench: Bench) -> None:
 
 
 @clause
+async def a_wait_that_was_given_up_can_be_opened_again(bench: Bench) -> None:
+    claim = await bench.begin()
+    await bench.commit(claim, waits=(signal(),))
+    await bench.commit(claim, waited(0, signal()))
+    await bench.commit(claim, waits=(signal(attempt=2),))
+    assert await bench.store.waits("run-a") == [signal(attempt=2)]
+    await bench.commit(claim, waits=(signal(),))
+    await send(bench, 1)
+    assert len(await bench.store.inbox(["run-a"])) == 1
+    await bench.commit(claim, waited(1, signal(attempt=2)))
+    assert await bench.store.waits("run-a") == []
+
+
+@clause
 async def open_waits_survive_release_retry_and_takeover(bench: Bench) -> None:
     claim = await bench.begin()
     await bench.commit(claim, waits=(signal(),), settle=Released())
