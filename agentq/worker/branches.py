@@ -29,50 +29,75 @@ async def side_by_side(
     When one raises, the others are cancelled; of several errors the one recorded first is raised, so that a replay raises
     the same. ``enough(n, result)`` may say that the rest is not needed: it is cancelled, and its results are None.
     """
-    results: list[Any] = [None] * len(work)
-    errors: list[BaseException] = []
-    tasks: dict[asyncio.Task[Any], int] = {}
-    over = False
-
-    def finished(task: asyncio.Task[Any]) -> None:
-        """Called as the task's callback, or by the loop below where that looks before the callback's turn."""
-        nonlocal over
-        number = tasks.pop(task, None)
-        if number is None:
-            return
-        run.presence.awake -= 1
-        if not task.cancelled():
-            error = task.exception()
-            if error is not None:
-                errors.append(error)
-                over = True
-            else:
-                results[number] = task.result()
-                over = over or (enough is not None and enough(number, results[number]))
-        run.waits.consider()
-
-    if not foreign:
-        run.presence.awake -= 1
+    join = _Join(run, foreign, enough, len(work))
+    tasks = join.tasks
     try:
         queue = list(enumerate(work))[::-1]
-        while (queue or tasks) and not over:
+        while (queue or tasks) and not join.over:
             while queue and (limit is None or len(tasks) < limit):
                 number, (name, each) = queue.pop()
-                run.presence.awake += 1
                 branch = Scope(run, name, frame=scope.frame)
-                task = asyncio.get_running_loop().create_task(_branch(branch, each))
-                tasks[task] = number
-                task.add_done_callback(finished)
+                join.start(number, asyncio.get_running_loop().create_task(_branch(branch, each)))
+            join.rest()
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                finished(task)
+                join.finished(task)
     finally:
+        join.rise()
+        join.ending = True
         await _end(list(tasks))
-        if not foreign:
-            run.presence.awake += 1
-    if errors:
-        raise min(errors, key=_order)
-    return results
+    if join.errors:
+        raise min(join.errors, key=_order)
+    return join.results
+
+
+class _Join:
+    """The line that waits for its branches, and what has become of them."""
+
+    def __init__(self, run: LiveRun, foreign: bool, enough: Callable[[int, Any], bool] | None, count: int) -> None:  # noqa: FBT001
+        self._run = run
+        self._foreign = foreign
+        self._enough = enough
+        self._resting = False
+        self.tasks: dict[asyncio.Task[Any], int] = {}
+        self.results: list[Any] = [None] * count
+        self.errors: list[BaseException] = []
+        self.over = False
+        self.ending = False
+        """Tasks that are cancelled from now on are cancelled by us."""
+
+    def start(self, number: int, task: asyncio.Task[Any]) -> None:
+        self._run.presence.awake += 1
+        self.tasks[task] = number
+        task.add_done_callback(self.finished)
+
+    def finished(self, task: asyncio.Task[Any]) -> None:
+        """Called as the task's callback, or by the line itself where that looks before the callback's turn."""
+        number = self.tasks.pop(task, None)
+        if number is None:
+            return
+        self.rise()  # the line has something to do now, and the run must not suspend before it has done it
+        self._run.presence.awake -= 1
+        error = asyncio.CancelledError("a branch was cancelled by its own code") if task.cancelled() else task.exception()
+        if error is None:
+            self.results[number] = task.result()
+            self.over = self.over or (self._enough is not None and self._enough(number, self.results[number]))
+        elif not (task.cancelled() and self.ending):
+            self.errors.append(error)
+            self.over = True
+
+    def rest(self) -> None:
+        """The line waits for its branches."""
+        if not self._foreign and not self._resting:
+            self._resting = True
+            self._run.presence.awake -= 1
+        self._run.waits.consider()
+
+    def rise(self) -> None:
+        """The line goes on."""
+        if self._resting:
+            self._resting = False
+            self._run.presence.awake += 1
 
 
 async def _branch(scope: Scope, work: Work) -> Any:
