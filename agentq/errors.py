@@ -192,6 +192,8 @@ class ChildFailed(AgentQError):
         self.run_id = run_id
         self.task = task
         self.failure = failure
+        self.carried: Sequence[Entry] = ()
+        """Journal entries of the failures that made this one."""
 
 
 class WaitTimeout(AgentQError, TimeoutError):

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agentq.message import Entry, EntryKind
+import msgspec
+
+from agentq.message import Entry, EntryKind, Failure
 
 Identity = tuple[str, str, int]
 """(branch, step, occurrence)."""
 
 _ANSWERS = frozenset({EntryKind.DONE, EntryKind.FAILED, EntryKind.WAITED, EntryKind.APPENDED})
-
+_FAILURES = frozenset({EntryKind.FAILED, EntryKind.WAITED})
+"""What can be superseded; of a wait it is the failure of a child."""
 
 RESERVED = "ctx."
 """Prefix of the names under which a context records what it does itself."""
@@ -102,11 +105,11 @@ class History:
             self.tries[place] = entry.attempt
         elif kind in _ANSWERS:
             self.answers[place] = entry
+            self.tries[place] = entry.attempt
             if kind is EntryKind.APPENDED:
                 self.transcripts.setdefault(entry.step, []).append(entry)
             elif kind is EntryKind.FAILED:
                 self.begun.pop(place, None)
-                self.tries[place] = entry.attempt
                 self.failures[entry.seq] = entry
         elif kind is EntryKind.STARTED:
             self.begun[place] = entry
@@ -121,8 +124,11 @@ class History:
 
     def _supersede(self, place: Identity, attempt: int) -> None:
         answer = self.answers.get(place)
-        if answer is not None and answer.kind is EntryKind.FAILED and answer.attempt == attempt:
+        if answer is not None and answer.kind in _FAILURES and answer.attempt == attempt:
             del self.answers[place]
+            inner = self.failures.get(_inner(answer))
+            if inner is not None:  # it failed because a step inside it did: that one does not count either
+                self._supersede(inner.identity, inner.attempt)
         self.forgiven[place] = attempt
 
     def read(self, place: Identity) -> Entry | None:
@@ -157,6 +163,14 @@ class History:
     def passed(self, step: str) -> list[Entry]:
         """Items of a transcript that lie behind a restored snapshot, in journal order."""
         return [entry for entry in self.transcripts.get(step, ()) if entry.seq in self.behind]
+
+
+def _inner(entry: Entry) -> int:
+    """``seq`` of the failed step inside a failed step, or -1."""
+    if entry.kind is not EntryKind.FAILED or entry.value is None:
+        return -1
+    seq = msgspec.json.decode(entry.value, type=Failure).seq
+    return -1 if seq is None else seq
 
 
 def _behind(place: Identity, branch: str, counters: dict[str, int]) -> bool:

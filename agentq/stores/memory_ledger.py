@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from agentq.message import Command, Envelope, Worker
 
 
+_SUPERSEDABLE = {EntryKind.FAILED, EntryKind.WAITED}
+"""A step's failure, or a child's."""
+
+
 class Seen:
     """A worker's row, when it was last seen (steady clock) and the lease it asked for."""
 
@@ -137,7 +141,7 @@ class Ledger:
         if row.state not in {RunState.FAILED, RunState.CANCELLED}:
             return Reply.REFUSED
         failed = row.failure.seq if row.failure is not None else None
-        if failed is not None and failed < len(row.journal) and row.journal[failed].kind is EntryKind.FAILED:
+        if failed is not None and failed < len(row.journal) and row.journal[failed].kind in _SUPERSEDABLE:
             self._supersede(row, row.journal[failed])
         row.attempt = 1
         row.cancelling = row.paused = row.suspect = False

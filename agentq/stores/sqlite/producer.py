@@ -226,7 +226,7 @@ def _supersede(desk: Desk, n: int, seq: int) -> None:
     key = n << SEQ_BITS | seq
     query = "select kind, branch, step, occurrence, attempt from journal where k = ? and run = ?"
     row = desk.db.execute(query, (key, n)).fetchone()
-    if row is None or row[0] != KIND_CODES[EntryKind.FAILED]:
+    if row is None or row[0] not in {KIND_CODES[EntryKind.FAILED], KIND_CODES[EntryKind.WAITED]}:
         return
     desk.db.execute(
         "insert or ignore into journal (k, run, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at,"
