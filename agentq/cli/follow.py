@@ -165,8 +165,8 @@ def _step_line(entry: Entry, width: int) -> Text:
     if failure is not None:
         final = entry.kind is EntryKind.FAILED
         sign = "✗" if final else "↻"
-        text = one_line(f"{name}  {failure.type}: {failure.message}", width - 4)
-        return Text(f"{sign} {text}", style="red" if final else "yellow")
+        text = one_line(f"{failure.type}: {failure.message}", width - 4 - len(name))
+        return Text(f"{sign} {name}  {text}", style="red" if final else "yellow")
     if entry.kind is EntryKind.WAITED:
         return Text.assemble(("◔ ", "yellow"), name)
     branch = entry.branch.partition("~")[0].rpartition("/")[2]

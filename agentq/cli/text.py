@@ -133,4 +133,6 @@ def what_now(run: Run) -> str:
         words.append("cancelling")
     if run.suspect:
         words.append("suspect")
+    if run.state is RunState.RUNNING and run.lease_s is not None and run.lease_s < 0:
+        words.append("its worker is gone")
     return ", ".join(words)

@@ -24,6 +24,7 @@ _HEAD_ROWS: Final = 8
 _TAIL_ROWS: Final = 32
 """How many steps are shown of a long journal, from its start and from its end."""
 _PROGRESS: Final = 24
+_MIN_NAME: Final = 18
 _MAX_NAME: Final = 44
 _FIXED: Final = 23
 """Cells that sign, tries, duration and the gaps between the columns take."""
@@ -160,7 +161,7 @@ class _Page:
 
     def __init__(self, rows: Sequence[Row], width: int, *, values: Mapping[int, bytes] | None) -> None:
         names = max((_name(row).cell_len for row in rows), default=4)
-        self._name = max(4, min(names, _MAX_NAME, width // 2))
+        self._name = max(_MIN_NAME, min(names, _MAX_NAME, width // 2))
         self._values = values
         left = width - self._name - _FIXED
         self._bar = max(8, min(left, 60) if values is None else min(left // 3, 24))

@@ -46,7 +46,10 @@ def failure(kind, message):
 
 def fill(path):
     """Make a store at ``path``: one run each that is running, waiting, succeeded, failed, queued and delayed."""
-    return asyncio.run(_fill(path))
+    made = asyncio.run(_fill(path))
+    for lock in path.with_name(f"{path.name}-live").glob("*.lock"):
+        lock.unlink()  # a worker without one is of another machine; with it, it would be known to be gone
+    return made
 
 
 async def _fill(path):
