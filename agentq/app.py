@@ -112,7 +112,6 @@ class AgentQ:
         on_interrupt: Interrupted = "fail",
         on_mismatch: OnMismatch | None = None,
         ignore: tuple[str, ...] = (),
-        longest: timedelta | None = None,
     ) -> SameFunction: ...
     def step(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a function a step: called inside a run it is journaled, called elsewhere it is just the function.
@@ -124,7 +123,7 @@ class AgentQ:
                 own comes after), ``timeout`` of one try, ``effect`` (``at_least_once``: a try that died with its worker is
                 repeated; ``at_most_once``: it is not), ``on_interrupt`` (what then: ``fail``, ``retry``, ``skip`` with None,
                 or ``ask`` a person), ``on_mismatch`` (default the task's), ``ignore`` (parameters that do not belong to its
-                identity: clients, loggers), ``longest`` (a draining worker with less time left does not begin it).
+                identity: clients, loggers).
 
         Raises:
             DeclarationError: it can never work as declared.

@@ -277,6 +277,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     waits: tuple[Wait, ...] = ()
     snapshots: dict[str, bytes] = {}
     """Branch to the payload of its last `saved` entry."""
+    taken_over: bool = False
+    """Whether this claim follows on a lease that expired, not on a hand-over."""
 
 
 class ClaimRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,8 +51,6 @@ class StepSpec:
     on_interrupt: OnInterrupt = OnInterrupt.FAIL
     on_mismatch: Mismatch | None = None
     """None follows the task's own."""
-    max_s: float | None = None
-    """The longest it takes, as declared: a worker with less time left does not begin it."""
 
 
 def step(
@@ -66,7 +64,6 @@ def step(
     on_interrupt: Interrupted = "fail",
     on_mismatch: OnMismatch | None = None,
     ignore: tuple[str, ...] = (),
-    longest: timedelta | None = None,
 ) -> Callable[..., Any]:
     """Make a function a step, or return what does; see `agentq.AgentQ.step`.
 
@@ -77,7 +74,7 @@ def step(
 
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         spec = _spec(function, name, ignore, retry=retry or ONCE, timeout=timeout, effect=effect,
-                     on_interrupt=on_interrupt, on_mismatch=on_mismatch, longest=longest)  # fmt: skip
+                     on_interrupt=on_interrupt, on_mismatch=on_mismatch)  # fmt: skip
         return _wrap(function, spec)
 
     return declare if fn is None else declare(fn)
@@ -131,7 +128,6 @@ def _build(
     effect: str = "at_least_once",
     on_interrupt: str = "fail",
     on_mismatch: str | None = None,
-    longest: timedelta | None = None,
 ) -> StepSpec:
     if effect not in {"at_least_once", "at_most_once"}:
         raise DeclarationError(f"step {name!r}: effect={effect!r} must be 'at_least_once' or 'at_most_once'")
@@ -148,7 +144,6 @@ def _build(
         name=name, fn=fn, is_async=is_async, is_method=is_method, arguments=arguments, codec=codec, retry=retry,
         timeout_s=None if timeout is None else timeout.total_seconds(),
         at_most_once=effect == "at_most_once", on_interrupt=interrupt, on_mismatch=mismatch,
-        max_s=None if longest is None else longest.total_seconds(),
     )  # fmt: skip
 
 

@@ -119,7 +119,8 @@ class WorkerLedger(Ledger):
         return sorted(ready, key=lambda row: (rank[row.base.queue], -row.base.priority, row.rank, row.order))
 
     def _take(self, row: Row, request: ClaimRequest, wall: float, steady: float) -> Claim:
-        if row.state is RunState.RUNNING:
+        taken_over = row.state is RunState.RUNNING
+        if taken_over:
             row.takeovers += 1
             row.deaths = 0 if row.grown else row.deaths + row.suspect
             row.suspect = not row.grown
@@ -132,7 +133,7 @@ class WorkerLedger(Ledger):
         row.due_at = None
         row.started_at = wall if row.started_at is None else row.started_at
         row.version = request.version.get(row.base.task) if row.version is None else row.version
-        return row.claim(steady)
+        return msgspec.structs.replace(row.claim(steady), taken_over=taken_over)
 
     def write(self, write: Write) -> Verdict:
         """See `WorkerStore.write`."""
@@ -181,7 +182,9 @@ class WorkerLedger(Ledger):
 
     def _open(self, row: Row, wait: Wait) -> None:
         place = (wait.branch, wait.step, wait.occurrence)
-        if place in row.waits or (*place, EntryKind.WAITED, wait.attempt) in row.places:
+        if place in row.waits or any(
+            entry.kind is EntryKind.WAITED and entry.identity == place and entry.attempt >= wait.attempt for entry in row.journal
+        ):
             return
         row.waits[place] = wait
         if wait.kind is WaitKind.CHILD:

@@ -200,10 +200,6 @@ class Execution:
             self._unwind()
         await self.loop.create_future()
 
-    def time_for(self, longest_s: float | None) -> bool:
-        """Whether a step of at most so many seconds can still be begun."""
-        return longest_s is None or self.stopping is None
-
     def replacement(self, spec: StepSpec) -> Callable[..., Any]:
         """The function to call for a step."""
         fakes = self.options.fakes

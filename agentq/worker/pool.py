@@ -162,7 +162,7 @@ class Pool:
         else:
             working = LiveRun(task, claim, held, self._store, self._clock, self._options)
         held.limit_at = limit_at(working, self._settings.grace_s) if isinstance(working, Execution) else None
-        if run.takeovers and run.epoch > 1:
+        if claim.taken_over:
             emit("run.taken_over", run_id=run.id, task=run.task, queue=run.queue, takeovers=run.takeovers, suspect=run.suspect)
         slot = Slot(claim, held, working, alone)
         self.slots[run.id] = slot

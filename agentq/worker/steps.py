@@ -115,8 +115,6 @@ class Steps:
             return await self._replay(answer, spec)
         while True:
             self._allow_one_more()
-            if not run.time_for(spec.max_s):
-                await run.park()
             attempt, used = run.history.next_try(place)
             run.presence.begin()
             try:
@@ -127,13 +125,15 @@ class Steps:
                 delay = None
             finally:
                 run.presence.end()
-            run.step_ended()
+                run.step_ended()
             if run.stopping is not None:
                 await run.park()
             if delay is None:
                 self.check_budget()
                 return value
             await run.options.sleep(delay)
+            if run.stopping is not None:
+                await run.park()
 
     async def _try(
         self,

@@ -71,7 +71,8 @@ def idle(desk: Desk, request: ClaimRequest) -> Claims | None:
 
 
 def claim(desk: Desk, request: ClaimRequest) -> tuple[list[Row], float | None]:
-    """Settle and promote what is due, then take runs; rows of `RUN_COLUMNS` and the seconds until something is due."""
+    """Settle and promote what is due, then take runs; rows of `RUN_COLUMNS` and whether the lease had expired; and the seconds
+    until something is due."""
     promote(desk)
     late = _late(desk, request)
     for n, run_id, _lane, _priority, _rank, cancelling, deadline, *_ in late:
@@ -86,7 +87,7 @@ def claim(desk: Desk, request: ClaimRequest) -> tuple[list[Row], float | None]:
             for _, _, n, expired in _candidates(desk, request, queue, late, request.limit - len(taken)):
                 if expired:
                     desk.db.execute(_TAKEN_OVER, {"n": n, "grown": grown[n]})
-                taken.append(_take(desk, request, n))
+                taken.append((*_take(desk, request, n), expired))
     if taken:
         desk.ring(work=False)
     return taken, _next_due(desk)
@@ -196,6 +197,7 @@ def load(desk: Desk, row: Row) -> Claim:
         journal=tuple(journal),
         waits=tuple(rows.waits(db, n)),
         snapshots=dict(db.execute("select branch, payload from snapshot where run = ?", (n,)).fetchall()),
+        taken_over=bool(row[-1]),
     )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import tempfile
 import time
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
 from agentq.errors import StoreError, StoreUnavailable
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BUSY_S: Final = 10.0
 """How long a statement waits for another process's lock before the store counts as unavailable."""
@@ -41,8 +40,7 @@ def connect(path: Path) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < _OLDEST:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old; agentq needs {'.'.join(map(str, _OLDEST))} or newer")
     try:
-        # Made here so that nobody else can read it; the -wal and -shm files inherit the mode.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600))
+        _make(path)
         db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=512)
     except (OSError, sqlite3.Error) as error:
         raise fault(error, str(path)) from error
@@ -57,6 +55,24 @@ def connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise fault(error, str(path)) from error
     return db
+
+
+def _make(path: Path) -> None:
+    """Make the file so that nobody else can read it; the -wal and -shm files inherit its mode.
+
+    It appears whole, by a link: opening and closing the file itself would drop the locks that SQLite's other connections of
+    this process hold on it, because POSIX gives locks to processes.
+    """
+    if path.exists():
+        return
+    fd, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        os.close(fd)
+        os.link(made, path)
+    except FileExistsError:
+        pass  # another process was faster
+    finally:
+        Path(made).unlink()
 
 
 def _use_wal(db: sqlite3.Connection) -> None:

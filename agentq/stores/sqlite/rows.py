@@ -52,7 +52,7 @@ RUN_COLUMNS: Final = (
 ENTRY_COLUMNS: Final = (
     "k, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens, cost_nanos, blob, value"
 )
-WAIT_COLUMNS: Final = "branch, step, occurrence, kind, ref, due_at, ask"
+WAIT_COLUMNS: Final = "branch, step, occurrence, kind, ref, due_at, ask, attempt"
 
 _failure = msgspec.json.Decoder(Failure)
 _tags = msgspec.json.Decoder(dict[str, str])
@@ -188,8 +188,17 @@ def entry_from(row: Row) -> Entry:
 
 def wait_from(row: Row) -> Wait:
     """A `Wait` from a row of `WAIT_COLUMNS`."""
-    branch, step, occurrence, kind, ref, due_at, ask = row
-    return Wait(branch=branch, step=step, occurrence=occurrence, kind=WaitKind(kind), ref=ref, due_at=due_at, ask=ask)
+    branch, step, occurrence, kind, ref, due_at, ask, attempt = row
+    return Wait(
+        branch=branch,
+        step=step,
+        occurrence=occurrence,
+        kind=WaitKind(kind),
+        ref=ref,
+        due_at=due_at,
+        ask=ask,
+        attempt=attempt,
+    )
 
 
 def chunk_from(row: Row) -> Chunk:

@@ -109,6 +109,7 @@ create table wait (
   ref text not null,
   due_at real,
   ask text,
+  attempt integer not null,            -- of the `waited` entry that will close it
   primary key (run, branch, step, occurrence)
 ) without rowid;
 create index wait_child on wait (ref) where kind = 'child';

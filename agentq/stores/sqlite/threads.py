@@ -12,7 +12,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agentq.errors import NotOpen
-from agentq.message import Verdict
 from agentq.stores.sqlite import writes
 from agentq.stores.sqlite.connection import fault
 from agentq.stores.sqlite.desk import Desk, News
@@ -20,7 +19,7 @@ from agentq.stores.sqlite.desk import Desk, News
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from agentq.message import Write
+    from agentq.message import Verdict, Write
     from agentq.stores.sqlite.gate import Gate
 
 T = TypeVar("T")
@@ -48,7 +47,7 @@ class Job:
         self.error: BaseException | None = None
 
 
-class _Desk:
+class _Clerk:
     """A thread with a queue of jobs. Jobs may come from any event loop."""
 
     def __init__(self, desk: Desk, name: str, where: str) -> None:
@@ -107,7 +106,7 @@ class _Desk:
         raise NotImplementedError
 
 
-class Reader(_Desk):
+class Reader(_Clerk):
     """Reads, each in its own snapshot."""
 
     def _take(self, jobs: list[Job]) -> bool:
@@ -133,7 +132,7 @@ class Reader(_Desk):
                     db.execute("rollback")
 
 
-class Writer(_Desk):
+class Writer(_Clerk):
     """Writes: group commit, one verdict for each, no one's error for another."""
 
     def __init__(self, desk: Desk, gate: Gate, rung: Callable[[bool, bool], None], where: str) -> None:
@@ -255,9 +254,9 @@ class Writer(_Desk):
                 held.add(write.ref.run_id)  # its later writes come after this one
                 others.append(job)
         if bulk:
-            writes.apply_plain(self.desk, [job.write for job in bulk if job.write is not None])
-        for job in bulk:
-            job.result = Verdict.COMMITTED
+            verdicts = writes.apply_plain(self.desk, [job.write for job in bulk if job.write is not None])
+            for job, verdict in zip(bulk, verdicts, strict=True):
+                job.result = verdict
         for job in others:
             job.result = job.work(self.desk)
 

@@ -64,7 +64,7 @@ insert into journal (k, run, kind, branch, step, occurrence, attempt, epoch, arg
 
 
 class Redo(Exception):
-    """The fast path found a write that needs a verdict of its own: roll back, and take them one by one."""
+    """The fast path found entries that need a verdict of their own: roll back, and take the writes one by one."""
 
 
 def plain(write: Write) -> bool:
@@ -86,33 +86,39 @@ def _small(entry: Entry) -> bool:
     return entry.value is None or len(entry.value) <= INLINE_BYTES
 
 
-def apply_plain(desk: Desk, writes: Sequence[Write]) -> None:
-    """Commit many plain writes at once.
+def apply_plain(desk: Desk, writes: Sequence[Write]) -> list[Verdict]:
+    """Commit many plain writes at once; a verdict for each.
 
     Raises:
-        Redo: at least one of them is stale, repeated or out of order, or its run is cancelled or waited for.
+        Redo: at least one of them is stale, repeated or out of order.
     """
     entries: list[tuple[Any, ...]] = []
     spent: list[tuple[int, int, str]] = []
-    settled: list[tuple[Any, ...]] = []
     for write in writes:
         ref = write.ref
         for entry in write.entries:
             entries.append((entry.seq, *_columns(entry), entry.value, ref.run_id, ref.epoch, ref.token))
             if entry.tokens or entry.cost_nanos:
                 spent.append((entry.tokens, entry.cost_nanos, ref.run_id))
-        if type(write.settle) is Succeeded:
-            settled.append((_seal(write), desk.wall, write.settle.result, write.running_s, ref.run_id, ref.epoch, ref.token))
-    db = desk.db
-    if entries and db.executemany(_APPEND, entries).rowcount != len(entries):
+    if entries and desk.db.executemany(_APPEND, entries).rowcount != len(entries):
         raise Redo
     if spent:
-        db.executemany(_SPEND, spent)
-    if settled:
-        if db.executemany(_SUCCEED, settled).rowcount != len(settled):
-            raise Redo
-        desk.ring(work=False)
+        desk.db.executemany(_SPEND, spent)
     desk.news = max(desk.news, News.STEPS)
+    return [_succeed(desk, write) for write in writes]
+
+
+def _succeed(desk: Desk, write: Write) -> Verdict:
+    """Settle a plain write whose entries are in, if it settles."""
+    if type(write.settle) is not Succeeded:
+        return Verdict.COMMITTED
+    ref = write.ref
+    values = (_seal(write), desk.wall, write.settle.result, write.running_s, ref.run_id, ref.epoch, ref.token)
+    if desk.db.execute(_SUCCEED, values).rowcount:
+        desk.ring(work=False)
+        return Verdict.COMMITTED
+    # Cancelled, waited for, or stale: the long way finds out; the entries are repeated there, which is harmless.
+    return apply(desk, write)
 
 
 def _columns(entry: Entry) -> tuple[Any, ...]:
@@ -244,11 +250,12 @@ def _parts(desk: Desk, n: int, write: Write) -> None:
 
 def _open(desk: Desk, n: int, wait: Wait) -> None:
     """Open a wait, unless its end is in the journal already (a repeated write)."""
+    place = (n, wait.branch, wait.step, wait.occurrence, wait.attempt)
     desk.db.execute(
-        "insert or ignore into wait (run, branch, step, occurrence, kind, ref, due_at, ask)"
-        " select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8 where not exists (select 1 from journal"
-        " where run = ?1 and kind = ?9 and branch = ?2 and step = ?3 and occurrence = ?4 and attempt >= ?10)",
-        (n, wait.branch, wait.step, wait.occurrence, wait.kind.value, wait.ref, wait.due_at, wait.ask, WAITED, wait.attempt),
+        "insert or ignore into wait (run, branch, step, occurrence, attempt, kind, ref, due_at, ask)"
+        " select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9 where not exists (select 1 from journal"
+        " where run = ?1 and kind = ?10 and branch = ?2 and step = ?3 and occurrence = ?4 and attempt >= ?5)",
+        (*place, wait.kind.value, wait.ref, wait.due_at, wait.ask, WAITED),
     )
 
 
