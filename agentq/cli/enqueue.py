@@ -100,6 +100,11 @@ def enqueue(target: str, words: tuple[str, ...], *, wait: bool, store_url: str |
     async def submit() -> None:
         app = app_of(task)
         async with opened(app, store_url):
+            if not app.store.shared:
+                raise Problem(
+                    f"{app.store.where}: what is enqueued here is gone when this command ends",
+                    hint="--store sqlite:./agentq.db, or `agentq run`, which works on it at once",
+                )
             before = await app.store.runs(RunQuery(ids=(_known_id(call),), limit=1)) if options["key"] else []
             (handle,) = await app.enqueue_many([call])
             if not wait:

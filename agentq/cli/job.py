@@ -36,6 +36,7 @@ _LOOK_S = 0.25
 @click.command(cls=Teaching, short_help="Take one run, work on it, exit: for Kubernetes Jobs.")
 @click.argument("target", metavar="MODULE:AQ")
 @click.option("--run", "run_id", metavar="RUN", help="This run, and no other.")
+@click.option("--idle-ok", is_flag=True, help="Exit with 0, not 66, when there is nothing to do.")
 @click.option("--wait", "wait_s", default="5s", show_default=True, metavar="TIME", type=seconds, help="For a run to turn up.")
 @click.option("--health-port", metavar="PORT", type=click.IntRange(0, 65535), help="Serve health and metrics here.")
 @click.option("--drain", "drain_s", metavar="TIME", type=seconds, help="For a running step to end after SIGTERM. Default 25s.")
@@ -46,6 +47,7 @@ def job(
     *,
     run_id: str | None,
     wait_s: float,
+    idle_ok: bool,
     queues: tuple[str, ...],
     store_url: str | None,
     log_level: str | None,
@@ -62,7 +64,7 @@ def job(
       75   hand me back: it was drained, waits, or will be tried again
 
     \b
-    In a Job, let 1 and 66 end it and 75 start another pod without counting as a failure:
+    In a Job (restartPolicy: Never), let 1 and 66 end it, and 75 start another pod without counting as a failure:
       backoffLimit: 6
       podFailurePolicy:
         rules:
@@ -77,7 +79,8 @@ def job(
     found = read_settings()
     logs.configure(changed_log(found.log, log_level, log_format))
     limits = changed(found.worker, queues=weights(queues), concurrency=1, **given)
-    sys.exit(asyncio.run(_one(load_app(target), limits, store_url, run_id, wait_s)))
+    code = asyncio.run(_one(load_app(target), limits, store_url, run_id, wait_s))
+    sys.exit(0 if idle_ok and code == EX_NO_INPUT else code)
 
 
 async def _one(app: AgentQ, limits: WorkerSettings, store_url: str | None, word: str | None, wait_s: float) -> int:

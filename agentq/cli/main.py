@@ -86,6 +86,8 @@ class Commands(click.Group):
             if ctx.params.get("debug"):
                 raise
             raise explained(error) from error
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(EX_SIGINT) from None
 
 
 def explained(error: AgentQError) -> Problem:
@@ -124,8 +126,6 @@ def main(args: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if args is None else args)
     try:
         cli.main(words, prog_name="agentq")
-    except KeyboardInterrupt:
-        sys.exit(EX_SIGINT)
     except BrokenPipeError:  # the reader of our output (`| head`) has gone; that is no error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from agentq.cli.problem import note
+from agentq.cli.working import health_port
 from agentq.telemetry import emit
 
 if TYPE_CHECKING:
@@ -165,6 +167,8 @@ def supervise(target: str, limits: WorkerSettings, store_url: str | None, *, wor
         told.append(signal.Signals(number))
         bell.set()
 
+    if sys.stderr.isatty():
+        note(f"{limits.processes} processes with {limits.concurrency} slots each · Ctrl-C drains, twice stops at once")
     with _handling(on), _health(family, limits):
         passed = 0
         while family.look() or len(told) > passed:
@@ -193,14 +197,16 @@ def _health(family: Family, limits: WorkerSettings) -> Iterator[None]:
         return
     from agentq.worker.health import HealthServer  # noqa: PLC0415 - only with a port
 
-    with HealthServer(
-        alive=family.alive,
-        ready=family.ready,
-        status=family.status,
-        metrics=family.metrics,
-        host=limits.health_host,
-        port=limits.health_port,
-    ):
+    with health_port(limits):
+        server = HealthServer(
+            alive=family.alive,
+            ready=family.ready,
+            status=family.status,
+            metrics=family.metrics,
+            host=limits.health_host,
+            port=limits.health_port,
+        )
+    with server:
         yield
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentq import settings
-from agentq.cli.problem import warn
+from agentq.cli.problem import Problem, warn
 from agentq.telemetry import add_sink, remove_sink
 
 if TYPE_CHECKING:
@@ -76,19 +76,37 @@ def serving(worker: Worker, limits: WorkerSettings, census: Callable[[], Census 
     from agentq.worker.health import HealthServer  # noqa: PLC0415 - as above
 
     sink = MetricsSink(status=worker.status, census=census)
-    add_sink(sink)
-    try:
-        with HealthServer(
+    with health_port(limits):
+        server = HealthServer(
             alive=worker.alive,
-            ready=lambda: (worker.ready, "ready" if worker.ready else "not ready: no contact with the store yet, or draining"),
+            ready=lambda: _ready(worker),
             status=worker.status,
             metrics=sink.render,
             host=limits.health_host,
             port=limits.health_port,
-        ) as server:
+        )
+    add_sink(sink)
+    try:
+        with server:
             yield server.port
     finally:
         remove_sink(sink)
+
+
+def _ready(worker: Worker) -> tuple[bool, str]:
+    if worker.ready:
+        return True, "ready"
+    return False, "draining" if worker.status()["state"] == "draining" else "no contact with the store yet"
+
+
+@contextmanager
+def health_port(limits: WorkerSettings) -> Iterator[None]:
+    """Say it in one line if the port cannot be bound."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{limits.health_host}:{limits.health_port}"
+        raise Problem(f"cannot serve health on {place}: {error.strerror}", hint="--health-port 0 takes a free port") from error
 
 
 def census_of(app: AgentQ) -> Callable[[], Census | None]:

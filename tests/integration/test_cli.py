@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -177,8 +178,6 @@ def ask(port, path):
 
 
 def free_port():
-    import socket  # noqa: PLC0415
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -440,3 +439,23 @@ def test_cordon_reaches_a_worker_and_uncordon_lets_it_claim_again(machine):
     machine.until("the run is done", lambda: machine.run_of()["state"] == "succeeded")
     machine.call("workers", "drain", "--all")
     machine.end(worker, 0)
+
+
+def test_a_port_that_is_taken_is_one_line(machine):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = str(taken.getsockname()[1])
+        for more in ([], ["--processes", "2"]):
+            worker = machine.start("worker", "hello:aq", "--health-host", "127.0.0.1", "--health-port", port, *more)
+            machine.end(worker, 1)
+            assert f"cannot serve health on 127.0.0.1:{port}" in output(worker)
+
+
+def test_a_store_of_this_process_alone_is_no_place_to_enqueue(machine):
+    done = machine.start("enqueue", "hello:review", "--store", "memory:")
+    machine.end(done, 1)
+    assert "gone when this command ends" in output(done)
+
+
+def test_a_job_with_nothing_to_do_may_be_fine(machine):
+    machine.call("job", "hello:aq", "--wait", "0s", "--idle-ok")

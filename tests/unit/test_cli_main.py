@@ -110,3 +110,9 @@ def test_a_worker_loads_neither_tables_nor_metrics_nor_the_http_server():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_interrupt_is_an_exit_code_and_no_word(with_command):
+    with_command(KeyboardInterrupt())
+    result = CliRunner().invoke(cli, ["boom"])
+    assert (result.exit_code, result.output.strip()) == (130, "")

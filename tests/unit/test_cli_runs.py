@@ -1,10 +1,12 @@
 import asyncio
 import json
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from agentq.cli.main import cli
+from agentq.cli.reading import RunId
 from agentq.message import RunQuery, WorkerState
 from agentq.stores import open_store
 from tests.helpers.stores import fill
@@ -240,3 +242,12 @@ def test_the_store_of_the_environment_and_the_default(original, monkeypatch, tmp
     monkeypatch.delenv("AGENTQ_STORE")
     monkeypatch.chdir(tmp_path)
     assert f"{tmp_path / 'agentq.db'}" in CliRunner().invoke(cli, ["runs", "list"]).output.replace("\n", "")
+
+
+def test_run_ids_are_completed_from_the_store(original):
+    ctx = click.Context(cli)
+    ctx.params["store_url"] = str(original.path)
+    offered = {item.value: item.help for item in RunId().shell_complete(ctx, click.Argument(["run"]), original.failed[:8])}
+    assert offered[original.failed] == "agent failed"
+    ctx.params["store_url"] = str(original.path) + ".nope"
+    assert RunId().shell_complete(ctx, click.Argument(["run"]), "") == []
