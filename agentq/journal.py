@@ -134,10 +134,9 @@ class History:
     def read(self, place: Identity) -> Entry | None:
         """Answer a call from the journal, if it was answered before."""
         entry = self.answers.get(place)
-        if entry is not None:
-            left = self.unread.get(place[0])
-            if left:
-                self.unread[place[0]] = left - 1
+        left = self.unread.get(place[0])
+        if left:  # a call without an answer says that the code has left what was recorded
+            self.unread[place[0]] = 0 if entry is None else left - 1
         return entry
 
     def forgive(self, place: Identity) -> None:
@@ -178,6 +177,8 @@ def _behind(place: Identity, branch: str, counters: dict[str, int]) -> bool:
     where, step, occurrence = place
     if where == branch:
         return occurrence < counters.get(step, 0)
+    if where.startswith(f"{branch}~"):  # a task of the user's own, by its arguments
+        return occurrence < counters.get(f"{step}~{where[len(branch) + 1 :]}", 0)
     if not where.startswith(branch + "/"):
         return False
     below = where[len(branch) + 1 :].split("/", 1)[0]

@@ -31,6 +31,10 @@ class Running(Protocol):
         """Whether the run is to be handed on at its next step."""
         ...
 
+    def adopt(self) -> None:
+        """Note that the calling task works for the run, though the user's code made it: it ends with the run."""
+        ...
+
     async def step(self, scope: Scope, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any:
         """Run or replay a step called on the event loop."""
         ...

@@ -47,6 +47,7 @@ class Scope:
         with that digest), because tasks that agentq did not create interleave as they please.
         """
         if foreign:
+            self.run.adopt()
             branch = f"{self.branch}~{digest}"
             key = f"{name}~{digest}"
         else:

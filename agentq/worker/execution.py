@@ -196,6 +196,7 @@ class Execution:
         """Stand still until the stop reaches the caller as cancellation."""
         if self.unwinding:
             raise asyncio.CancelledError(self._reason)
+        self.adopt()
         if self.presence.bodies == 0:
             self._unwind()
         await self.loop.create_future()
@@ -208,6 +209,12 @@ class Execution:
     def background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do something for the run that nobody waits for; it ends before the run is settled."""
         self.track(self.loop.create_task(work), background=True)
+
+    def adopt(self) -> None:
+        """Note that the calling task works for the run, though the user's code made it: it ends with the run."""
+        task = asyncio.current_task()
+        if task is not None and task is not self._root and task not in self._guests:
+            self.track(task)
 
     def track(self, task: asyncio.Task[Any], *, background: bool = False) -> None:
         """Remember a task that works for the run, so that it ends with it."""

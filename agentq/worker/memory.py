@@ -93,7 +93,7 @@ class Memory:
         payload = run.claim.snapshots.get(scope.branch)
         if saved is None or payload is None:
             return UNSET
-        scope.counters.update(msgspec.json.decode(saved.value or b"{}", type=dict[str, int]))
+        scope.counters.update(msgspec.json.decode(await self.fetch(saved), type=dict[str, int]))
         run.history.skip_to(scope.branch, scope.counters)
         for entries in run.history.transcripts.values():
             for entry in entries:
