@@ -183,7 +183,8 @@ class WorkerLedger(Ledger):
     def _open(self, row: Row, wait: Wait) -> None:
         place = (wait.branch, wait.step, wait.occurrence)
         if place in row.waits or any(
-            entry.kind is EntryKind.WAITED and entry.identity == place and entry.attempt >= wait.attempt for entry in row.journal
+            entry.kind is EntryKind.WAITED and entry.identity == place and entry.attempt >= wait.attempt
+            for entry in row.journal
         ):
             return
         row.waits[place] = wait

@@ -18,5 +18,5 @@ class TwinMachine(StoreMachine):
 
 TestTwins = TwinMachine.TestCase
 TestTwins.settings = settings(
-    max_examples=15, stateful_step_count=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=40, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

@@ -20,7 +20,7 @@ class SqliteMachine(StoreMachine):
 
 
 TestMemory = MemoryMachine.TestCase
-TestMemory.settings = settings(UNTIMED, max_examples=80, stateful_step_count=40)
+TestMemory.settings = settings(UNTIMED, max_examples=100, stateful_step_count=40)
 
 TestSqlite = SqliteMachine.TestCase
-TestSqlite.settings = settings(UNTIMED, max_examples=12, stateful_step_count=30)
+TestSqlite.settings = settings(UNTIMED, max_examples=30, stateful_step_count=40)
