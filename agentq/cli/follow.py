@@ -17,7 +17,7 @@ from rich.text import Text
 from agentq.cli import output
 from agentq.cli.reading import find_run
 from agentq.cli.shown import RESERVED, failure_of, load_view
-from agentq.cli.text import SYMBOLS, bar, clean, count, duration, one_line, payload
+from agentq.cli.text import SYMBOLS, bar, clean, count, duration, one_line, payload, reason
 from agentq.cli.timeline import DIM, render
 from agentq.message import Entry, EntryKind, Run, RunQuery, RunState, Wait, WaitKind
 
@@ -113,7 +113,7 @@ class Progress:
         self._steps(moment.entries)
         if moment.run.attempt > self._attempt and moment.run.failure is not None:
             failure = moment.run.failure
-            text = f"attempt {self._attempt}: {failure.type}: {failure.message}"
+            text = f"attempt {self._attempt}: {reason(failure)}"
             self._print(Text(f"↻ {one_line(text, self._console.width - 4)}", style="yellow"))
         self._attempt = moment.run.attempt
         for wait in moment.waits:
@@ -124,7 +124,7 @@ class Progress:
             self._live.update(self._now(moment), refresh=True)
 
     def _steps(self, entries: list[Entry]) -> None:
-        shown = [entry for entry in entries if not entry.step.startswith(RESERVED) or entry.kind is EntryKind.WAITED]
+        shown = [entry for entry in entries if _told(entry)]
         if len(shown) > _BURST:
             self._print(Text(f"  … {count(len(shown) - _BURST, 'step')}", style=DIM))
         for entry in shown[-_BURST:]:
@@ -158,6 +158,14 @@ class Progress:
         self._console.print(text, soft_wrap=not self._console.is_terminal, overflow="ellipsis", no_wrap=True)
 
 
+def _told(entry: Entry) -> bool:
+    """Whether an entry is worth a line: a step that ended or was tried, or a wait that is over."""
+    if entry.kind is EntryKind.WAITED:
+        return True
+    ended = {EntryKind.DONE, EntryKind.FAILED, EntryKind.TRIED}
+    return entry.kind in ended and not entry.step.startswith(RESERVED)
+
+
 def _step_line(entry: Entry, width: int) -> Text:
     name = entry.step.removeprefix(RESERVED)
     took = duration(max(0.0, entry.ended_at - entry.started_at)) if entry.started_at else ""
@@ -165,7 +173,7 @@ def _step_line(entry: Entry, width: int) -> Text:
     if failure is not None:
         final = entry.kind is EntryKind.FAILED
         sign = "✗" if final else "↻"
-        text = one_line(f"{failure.type}: {failure.message}", width - 4 - len(name))
+        text = one_line(reason(failure), width - 4 - len(name))
         return Text(f"{sign} {name}  {text}", style="red" if final else "yellow")
     if entry.kind is EntryKind.WAITED:
         return Text.assemble(("◔ ", "yellow"), name)

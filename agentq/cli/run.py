@@ -17,6 +17,7 @@ from agentq.cli.reading import json_option, store_option
 from agentq.cli.signals import stopping
 from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
+from agentq.cli.text import reason
 from agentq.cli.working import changed, opened, read_settings
 from agentq.errors import NotFound
 from agentq.message import Reply, Requeue, Run, RunQuery, RunState
@@ -139,4 +140,4 @@ async def _finish(handle: Any, last: Run, *, as_json: bool) -> int:
         f"agentq runs retry {last.id}   another set of attempts (or: agentq run … --retry)"
     )
     where = f" in step {last.failure.step}" if last.failure.step else ""
-    raise Problem(f"run {last.id} failed{where}: {last.failure.type}: {last.failure.message}", hint=hint, code=EX_FAILED)
+    raise Problem(f"run {last.id} failed{where}: {reason(last.failure)}", hint=hint, code=EX_FAILED)

@@ -14,7 +14,7 @@ from agentq.cli.problem import Problem
 from agentq.cli.reading import RunId, find_run, json_option, read, store_option
 from agentq.cli.shown import RunView, load_view, view_json
 from agentq.cli.teach import TeachingGroup
-from agentq.cli.text import age, bar, count, duration, moment, one_line, short_ids
+from agentq.cli.text import age, bar, count, duration, moment, one_line, reason, short_ids
 from agentq.cli.timeline import render
 from agentq.message import Run, RunQuery, RunState, Wait, WaitKind
 
@@ -139,7 +139,7 @@ def waits_for(waits: Sequence[Wait]) -> str:
 def about(run: Run, width: int, waits: str = "") -> Text:
     """Say in one line what a run is doing, what it waits for, or what became of it."""
     if run.state is RunState.FAILED and run.failure:
-        return Text(one_line(f"{run.failure.type}: {run.failure.message}", width), style="red")
+        return Text(one_line(reason(run.failure), width), style="red")
     if run.state.final:
         return Text("")
     text = Text()
@@ -147,8 +147,8 @@ def about(run: Run, width: int, waits: str = "") -> Text:
         text.append(bar(run.progress, _BAR), style="cyan on grey23").append(f" {run.progress:4.0%} ", style="cyan")
     if run.state is RunState.QUEUED and run.due_at and run.due_at > time.time():
         text.append(f"in {duration(run.due_at - time.time())} ", style="bright_black")
-    if run.failure:
-        text.append(one_line(f"after {run.failure.type}: {run.failure.message}", width), style="yellow")
+    if run.failure and run.state is RunState.QUEUED:
+        text.append(one_line(f"after {reason(run.failure)}", width), style="yellow")
     elif waits:
         text.append(one_line(waits, width), style="yellow")
     else:

@@ -42,6 +42,16 @@ class Row:
         return self.entry.ended_at
 
     @property
+    def took_s(self) -> float:
+        """Seconds that its tries took, without what lay between them."""
+        return sum(max(0.0, one.ended_at - one.started_at) for one in (*self.tried, self.entry) if one.started_at)
+
+    @property
+    def own(self) -> bool:
+        """Whether it is an entry of agentq's own, not of a step that somebody wrote."""
+        return self.entry.step.startswith(RESERVED)
+
+    @property
     def tries(self) -> int:
         """How often it was tried, as far as the journal knows."""
         return max(self.entry.attempt, len(self.tried) + 1)
@@ -141,7 +151,7 @@ def view_json(view: RunView) -> dict[str, Any]:
                 "tries": row.tries,
                 "epoch": row.entry.epoch,
                 "seq": row.entry.seq,
-                "took_s": round(max(0.0, row.ended_at - row.started_at), 6),
+                "took_s": round(row.took_s, 6),
                 "value": embedded(view.values.get(row.entry.seq)),
             }
             for row in view.rows

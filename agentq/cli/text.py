@@ -13,7 +13,7 @@ import msgspec
 from agentq.message import RunState, WorkerState
 
 if TYPE_CHECKING:
-    from agentq.message import Run
+    from agentq.message import Failure, Run
 
 SYMBOLS: Final = {
     RunState.QUEUED: ("○", "default"),
@@ -114,6 +114,13 @@ def payload(raw: bytes | None, width: int) -> str:
     except msgspec.DecodeError:
         return f"<{len(raw)} bytes>"
     return one_line(value if isinstance(value, str) else msgspec.json.format(raw, indent=-1).decode(), width)
+
+
+def reason(failure: Failure) -> str:
+    """Say why something failed: ``ValueError: no such page``; our own wrapping says it all in its message."""
+    if failure.type.endswith((".StepFailed", ".ChildFailed")):
+        return failure.message
+    return f"{failure.type.removeprefix('agentq.errors.')}: {failure.message}"
 
 
 def short_ids(ids: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from agentq.cli.axis import Axis
 from agentq.cli.output import state, table
 from agentq.cli.shown import RESERVED, Row, RunView, failure_of
-from agentq.cli.text import SYMBOLS, age, bar, count, duration, moment, money, one_line, payload
+from agentq.cli.text import SYMBOLS, age, bar, count, duration, moment, money, one_line, payload, reason
 from agentq.message import EntryKind, Run, RunState, WaitKind
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ _HEAD_ROWS: Final = 8
 _TAIL_ROWS: Final = 32
 """How many steps are shown of a long journal, from its start and from its end."""
 _PROGRESS: Final = 24
+_BLINK_S: Final = 0.01
+"""What agentq does itself (the clock, what was spent, the end of a wait) is no duration below this."""
 _MIN_NAME: Final = 18
 _MAX_NAME: Final = 44
 _FIXED: Final = 23
@@ -183,12 +185,12 @@ class _Page:
         """Return the line of one step."""
         kind = row.entry.kind
         sign, colour = ("↻", "yellow") if row.superseded else _SIGNS.get(kind, ("·", DIM))
-        silent = kind in {EntryKind.APPENDED, EntryKind.SAVED}
+        silent = kind in {EntryKind.APPENDED, EntryKind.SAVED} or ((row.own or _waiting(row)) and row.took_s < _BLINK_S)
         if _waiting(row):
             drawn = Text(f"{self._axis.indent(row.ended_at)}┊", style="yellow")
         else:
             drawn = Text("" if silent else self._axis.draw(row.started_at, row.ended_at), style="red" if row.failed else "blue")
-        took = "" if silent else duration(max(0.0, row.ended_at - row.started_at))
+        took = "" if silent else duration(row.took_s)
         value = payload((self._values or {}).get(row.entry.seq), self._value)
         return self.line(sign, _name(row), str(row.tries) if row.tries > 1 else "", took, drawn, value=value, colour=colour)
 
@@ -209,9 +211,8 @@ def _waiting(row: Row) -> bool:
 def _name(row: Row) -> Text:
     """Name a step with the depth of its branch, which call it was, and its branch."""
     entry = row.entry
-    own = entry.step.startswith(RESERVED)
     text = Text("  " * _depth(entry))
-    text.append(one_line(entry.step.removeprefix(RESERVED), 40), style=DIM if own else "")
+    text.append(one_line(entry.step.removeprefix(RESERVED), 40), style=DIM if row.own else "")
     if entry.occurrence:
         text.append(f" #{entry.occurrence}", style=DIM)
     where = entry.branch.rstrip("/").rpartition("/")[2].partition("~")[0]
@@ -236,13 +237,11 @@ def _troubles(row: Row, width: int) -> Iterator[Text]:
     for entry in row.tried:
         failure = failure_of(entry)
         if failure is not None:
-            yield Text(
-                depth + one_line(f"try {entry.attempt}: {failure.type}: {failure.message}", width - len(depth)), style="yellow"
-            )
+            yield Text(depth + one_line(f"try {entry.attempt}: {reason(failure)}", width - len(depth)), style="yellow")
     failure = failure_of(row.entry)
     if failure is not None:
         style = "red" if row.failed else "yellow"
-        yield Text(depth + one_line(f"{failure.type}: {failure.message}", width - len(depth)), style=style)
+        yield Text(depth + one_line(reason(failure), width - len(depth)), style=style)
     elif row.entry.kind is EntryKind.STARTED:
         yield Text(f"{depth}begun, and its end is not recorded", style="yellow")
 
@@ -286,8 +285,9 @@ def _end(run: Run, width: int) -> Iterator[RenderableType]:
         return
     final = run.state is RunState.FAILED
     where = f" in step {run.failure.step}" if run.failure.step else ""
-    title = Text(f"failed{where}" if final else f"the last attempt failed{where}", style="red" if final else "yellow")
-    lines: list[RenderableType] = [title, Text("  " + one_line(f"{run.failure.type}: {run.failure.message}", 4 * width))]
+    what = "failed" if final else f"attempt {max(1, run.attempt - 1)} failed"
+    title = Text(what + where, style="red" if final else "yellow")
+    lines: list[RenderableType] = [title, Text("  " + one_line(reason(run.failure), 4 * width))]
     frames = [line for line in run.failure.traceback.splitlines() if line.lstrip().startswith("File ")]
     if frames:
         lines.append(Text("  " + one_line(frames[-1].strip(), width - 4), style=DIM))
