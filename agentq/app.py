@@ -245,7 +245,8 @@ class AgentQ:
     def blocking(self, verb: Coroutine[Any, Any, R]) -> R:
         """Run one verb from synchronous code: Django, Flask, a shell.
 
-        The first call opens the app in a background thread of this process, which stays until the process ends.
+        The first call opens the app in a background thread of this process, which stays until the process ends. In a
+        synchronous task it is the run's own way to the app: an ``enqueue`` there is a step that is done once.
 
         Raises:
             RuntimeError: called on an event loop, where ``await`` is the way.
@@ -258,6 +259,9 @@ class AgentQ:
         else:
             verb.close()
             raise RuntimeError("aq.blocking(…) is for synchronous code; here is an event loop, so await the verb instead")
+        scope = current_scope()
+        if scope is not None:  # in a thread of a run: its own loop has the app open, and an enqueue there is a step
+            return scope.run.from_thread(scope, lambda *_: verb)  # type: ignore[no-any-return]
         if self._portal is None:
             self._portal = _Portal(self)
         return self._portal.run(verb)
