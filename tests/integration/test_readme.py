@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_the_first_program_is_the_example_and_about_twenty_lines():
     docstring = ast.parse(source).body[0]
     assert program().strip() == "\n".join(source.splitlines()[docstring.end_lineno :]).strip()
     assert len([line for line in program().splitlines() if line.strip()]) <= 25
+
+
+@pytest.mark.parametrize("name", ["test_it_reads_before_it_answers", "test_it_survives_everything"])
+async def test_the_tests_pass_that_the_readme_shows(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "examples" / "hello")
+    monkeypatch.delitem(sys.modules, "hello", raising=False)
+    shown: dict[str, Any] = {}
+    exec(next(block for block in blocks("python") if name in block), shown)  # noqa: S102 - it is our README
+    try:
+        await shown[name]()
+    finally:
+        del sys.modules["hello"]
 
 
 def test_the_first_program_runs(hello: Path):
