@@ -71,8 +71,10 @@ def idle(desk: Desk, request: ClaimRequest) -> Claims | None:
 
 
 def claim(desk: Desk, request: ClaimRequest) -> tuple[list[Row], float | None]:
-    """Settle and promote what is due, then take runs; rows of `RUN_COLUMNS` and whether the lease had expired; and the seconds
-    until something is due."""
+    """Settle and promote what is due, then take runs.
+
+    Answers rows of `RUN_COLUMNS` and whether a lease had expired, and the seconds until something is due.
+    """
     promote(desk)
     late = _late(desk, request)
     for n, run_id, _lane, _priority, _rank, cancelling, deadline, *_ in late:

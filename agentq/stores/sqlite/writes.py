@@ -21,7 +21,6 @@ from agentq.message import (
 from agentq.stores.sqlite import claims, producer
 from agentq.stores.sqlite.desk import INLINE_BYTES, INLINE_PAYLOAD_BYTES, Desk, News
 from agentq.stores.sqlite.rows import (
-    CANCELLED,
     ENTRY_COLUMNS,
     FAILED,
     KIND_CODES,
@@ -136,7 +135,7 @@ def apply(desk: Desk, write: Write) -> Verdict:
         return Verdict.FENCED
     n, state, epoch, token, cancelling, settled = row
     if state != RUNNING or epoch != ref.epoch or token != ref.token:
-        return _repeated(write, state, settled)
+        return _repeated(write, settled)
     if write.children and cancelling and not _applied(desk, n, write):
         return Verdict.CANCELLED
     desk.news = max(desk.news, News.STEPS)
@@ -148,17 +147,16 @@ def apply(desk: Desk, write: Write) -> Verdict:
 
 
 def _seal(write: Write) -> int:
-    """Tells a settling write from every other, its own repetition excepted."""
+    """Tells a settling write from every other, its own repetition excepted. Kept inverted where the cancel flag came first."""
     return write.ref.token ^ zlib.crc32(encode(write))
 
 
-def _repeated(write: Write, state: int, settled: int | None) -> Verdict:
+def _repeated(write: Write, settled: int | None) -> Verdict:
     """The verdict on a claim that is over: its own settlement once more, or another owner's run."""
-    if write.settle is None or settled != _seal(write):
+    if write.settle is None or settled is None:
         return Verdict.FENCED
-    if state == CANCELLED and not isinstance(write.settle, Cancelled):
-        return Verdict.CANCELLED
-    return Verdict.COMMITTED
+    seal = _seal(write)
+    return {seal: Verdict.COMMITTED, ~seal: Verdict.CANCELLED}.get(settled, Verdict.FENCED)
 
 
 def _applied(desk: Desk, n: int, write: Write) -> bool:
@@ -278,8 +276,9 @@ def _settle(desk: Desk, n: int, ref: ClaimRef, write: Write, *, cancelling: bool
     if write.running_s:
         desk.db.execute("update run set running_s = running_s + ? where n = ?", (write.running_s, n))
     if cancelling or isinstance(settle, Cancelled):
-        desk.cancel(n, ref.run_id, settled=seal)
-        return Verdict.COMMITTED if isinstance(settle, Cancelled) else Verdict.CANCELLED
+        asked = isinstance(settle, Cancelled)
+        desk.cancel(n, ref.run_id, settled=seal if asked else ~seal)
+        return Verdict.COMMITTED if asked else Verdict.CANCELLED
     if isinstance(settle, Succeeded):
         desk.finish(n, ref.run_id, SUCCEEDED, result=settle.result, settled=seal)
     elif isinstance(settle, Failed):
