@@ -59,7 +59,7 @@ class Children:
         """
         run = self._run
         if run.stopping is not None:
-            await run.park()
+            await run.park(scope)
         sign = digest("\n".join([call.task.name + call.args_hash for call in calls]).encode())
         branch, _, occurrence = scope.place(CALL, sign, foreign=foreign)
         stem = f"{branch}/{CALL}#{occurrence}"
@@ -88,7 +88,7 @@ class Children:
         """Submit independent runs once; their ids are derived from the place in the journal."""
         run = self._run
         if run.stopping is not None:
-            await run.park()
+            await run.park(scope)
         sign = digest("\n".join([call.task.name + call.args_hash for call in calls]).encode())
         place = scope.place(ENQUEUE, sign, foreign=foreign)
         entry = run.history.read(place)

@@ -192,10 +192,12 @@ class Execution:
         else:
             self.waits.consider()
 
-    async def park(self) -> None:
-        """Stand still until the stop reaches the caller as cancellation."""
+    async def park(self, scope: Scope | None = None) -> None:
+        """Stand still until the stop reaches the caller as cancellation; inside a step's body go on, so that it can end."""
         if self.unwinding:
             raise asyncio.CancelledError(self._reason)
+        if scope is not None and scope.frame is not None:
+            return
         self.adopt()
         if self.presence.bodies == 0:
             self._unwind()

@@ -40,7 +40,7 @@ class Mailbox:
     async def sleep(self, scope: Scope, seconds: float | None, until: float | None, *, foreign: bool) -> None:
         """Wait for a moment."""
         if self._run.stopping is not None:
-            await self._run.park()
+            await self._run.park(scope)
         place = scope.place(SLEEP, f"{seconds}{until}", foreign=foreign)
         if self._run.history.read(place) is None:
             due = until if seconds is None else self._run.clock.wall() + seconds
@@ -58,7 +58,7 @@ class Mailbox:
     ) -> Any:
         """Wait for a signal."""
         if self._run.stopping is not None:
-            await self._run.park()
+            await self._run.park(scope)
         place = scope.place(f"{WAIT}:{signal.name}", digest(signal.name.encode()), foreign=foreign)
         raw = await self._received(scope, place, signal.name, ask, timeout_s, foreign=foreign)
         if raw is not None:

@@ -52,7 +52,7 @@ class Memory:
         """
         run = self._run
         if run.stopping is not None:
-            await run.park()
+            await run.park(scope)
         raw = codec.encode(item)
         sign = digest(raw)
         place = scope.place(step, sign, foreign=foreign)
@@ -71,7 +71,7 @@ class Memory:
         """Keep a snapshot together with the counters of its branch."""
         run = self._run
         if run.stopping is not None:
-            await run.park()
+            await run.park(scope)
         place = scope.place(SAVE, "", foreign=False)
         last = run.history.saved.get(scope.branch)
         if last is not None and place[2] <= last.occurrence:
@@ -105,7 +105,7 @@ class Memory:
         """Wall time as it was when this was first asked, in seconds."""
         run = self._run
         if run.stopping is not None:
-            await run.park()
+            await run.park(scope)
         place = scope.place(NOW, "", foreign=foreign)
         entry = run.history.read(place)
         if entry is None:
@@ -126,7 +126,7 @@ class Memory:
             scope.frame.cost_nanos += cost_nanos
             return
         if run.stopping is not None:
-            await run.park()
+            await run.park(scope)
         place = scope.place(SPEND, f"{tokens}-{cost_nanos}", foreign=foreign)
         if run.history.read(place) is None:
             entry = run.ledger.entry(EntryKind.DONE, place, value=b"null", tokens=tokens, cost_nanos=cost_nanos)

@@ -63,7 +63,7 @@ class Steps:
         """
         run = self._run
         if run.stopping is not None:
-            await run.park()
+            await run.park(scope)
         sign = spec.arguments.digest(args[1:] if spec.is_method else args, kwargs)
         place = scope.place(spec.name, sign, foreign=foreign)
         entry = run.history.read(place)
@@ -127,13 +127,13 @@ class Steps:
                 run.presence.end()
                 run.step_ended()
             if run.stopping is not None:
-                await run.park()
+                await run.park(scope)
             if delay is None:
                 self.check_budget()
                 return value
             await run.options.sleep(delay)
             if run.stopping is not None:
-                await run.park()
+                await run.park(scope)
 
     async def _try(
         self,
@@ -165,10 +165,14 @@ class Steps:
             returned = await self._timed(spec, invoke(fn, args, kwargs, inside))
             raw, value = spec.codec.roundtrip(returned)
         except Exception as error:
+            if run.unwinding:  # it was cancelled: what a body makes of that is not what it does
+                await run.park()
             raise _Tried(error, frame, began, outer) from error
         except (SystemExit, KeyboardInterrupt) as error:
             named = RuntimeError(f"the step raised {error!r}")
             raise _Tried(named, frame, began, outer) from error
+        if run.unwinding:
+            await run.park()
         entry = run.ledger.entry(
             EntryKind.DONE, place, attempt=attempt, args_hash=sign, value=raw, started_at=began,
             tokens=frame.tokens, cost_nanos=frame.cost_nanos,

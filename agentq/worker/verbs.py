@@ -68,7 +68,7 @@ class LiveRun(Execution):
 
         try:
             if self.stopping is not None:
-                await self.park()
+                await self.park(scope)
             foreign = scope.foreign()
             return await side_by_side(
                 self, scope, self._stems(scope, [each(item) for item in work], foreign=foreign), limit=limit, foreign=foreign
@@ -83,7 +83,7 @@ class LiveRun(Execution):
     ) -> list[Any]:
         """Run branches side by side in threads."""
         if self.stopping is not None:
-            await self.park()
+            await self.park(scope)
 
         def each(fn: Callable[[], Any]) -> Work:
             async def run(branch: Scope) -> Any:
