@@ -337,6 +337,37 @@ async def a_paused_run_whose_lease_expired_is_left_until_it_is_resumed(bench: Be
 
 
 @clause
+async def what_was_begun_goes_on_before_what_came_later(bench: Bench) -> None:
+    first = await bench.begin("run-a")
+    bench.clock.advance(1)
+    await bench.submit("run-b")
+    await bench.commit(first, settle=Released())
+    first = await bench.take(limit=1)
+    assert first.run.id == "run-a"
+    await bench.suspend(first, timer(bench.clock.wall() + 5))
+    bench.clock.advance(5)
+    assert (await bench.take(limit=1)).run.id == "run-a"
+
+
+@clause
+async def a_retry_takes_its_turn_when_it_is_due(bench: Bench) -> None:
+    await bench.commit(await bench.begin("run-a"), settle=Retried(failure=FAILURE, delay_s=10))
+    bench.clock.advance(5)
+    await bench.submit("run-b")
+    bench.clock.advance(6)
+    assert [claim.run.id for claim in await bench.claim()] == ["run-b", "run-a"]
+
+
+@clause
+async def a_claim_tells_a_takeover_from_a_hand_over(bench: Bench) -> None:
+    assert not (await bench.begin()).taken_over
+    claim = await bench.taken_over()
+    assert claim.taken_over
+    await bench.suspend(claim, timer(bench.clock.wall()))
+    assert not (await bench.take()).taken_over
+
+
+@clause
 async def a_signal_does_not_hurry_a_delayed_retry(bench: Bench) -> None:
     claim = await bench.begin()
     await bench.commit(claim, waits=(signal(),), settle=Retried(failure=FAILURE, delay_s=50))

@@ -8,7 +8,22 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from agentq.errors import NotFound
-from agentq.message import Cancel, Entry, Fork, Pause, RunQuery, RunState, Succeeded, Verdict, Worker
+from agentq.message import (
+    Cancel,
+    Entry,
+    Fork,
+    Pause,
+    Released,
+    Resume,
+    RunQuery,
+    RunState,
+    SetWorker,
+    Succeeded,
+    Suspended,
+    Verdict,
+    Worker,
+    WorkerState,
+)
 from agentq.testing.conformance.bench import LEASE_S, Bench, child, clause, entry, signal, timer, waited
 from agentq.testing.conformance.journal import LARGE
 
@@ -70,12 +85,13 @@ async def a_census_counts_each_run_once(bench: Bench) -> None:
     await bench.suspend(await bench.begin("run-w"), signal())
     await bench.begin("run-r")
     await bench.succeed(await bench.begin("run-f"))
-    await bench.submit("run-p", "run-1", "run-2")
-    await bench.submit("run-d", due_at=bench.clock.wall() + 60)
-    await bench.store.command(Pause(run_id="run-p"))
+    await bench.submit("run-p", "run-o", "run-1", "run-2")
+    await bench.submit("run-d", "run-e", "run-g", due_at=bench.clock.wall() + 60)
+    for name in ("run-p", "run-o"):
+        await bench.store.command(Pause(run_id=name))
     stats = await _queue(bench)
-    assert (stats.queue, stats.runnable, stats.delayed, stats.running) == ("queue", 2, 1, 1)
-    assert (stats.waiting, stats.paused, stats.parked) == (1, 1, 0)
+    assert (stats.queue, stats.runnable, stats.delayed, stats.running) == ("queue", 2, 3, 1)
+    assert (stats.waiting, stats.paused, stats.parked) == (1, 2, 0)
 
 
 @clause
@@ -124,6 +140,20 @@ async def the_oldest_age_counts_from_when_a_run_became_runnable(bench: Bench) ->
     await bench.submit("run-q")
     bench.clock.advance(5)
     assert (await _queue(bench)).oldest_age_s == 20
+
+
+@clause
+async def the_oldest_age_counts_from_the_end_of_a_lease_or_a_timer(bench: Bench) -> None:
+    await bench.begin("run-r", queue="q1")
+    await bench.suspend(await bench.begin("run-w", queue="q2"), timer(bench.clock.wall() + LEASE_S))
+    await bench.submit("run-k", queue="q3")
+    bench.clock.advance(LEASE_S + 7)
+    await bench.commit(await bench.take(queues=("q3",)), waits=(timer(0),), settle=Suspended())
+    bench.clock.advance(1)
+    ages = {stats.queue: round(stats.oldest_age_s, 3) for stats in (await bench.store.census()).queues}
+    assert ages["q1"] == 8
+    assert ages["q3"] == 1
+    assert ages["q2"] <= 8
 
 
 @clause
@@ -228,6 +258,18 @@ async def a_sweep_stops_at_its_limit(bench: Bench) -> None:
 
 
 @clause
+async def a_sweep_forgets_workers_not_seen_for_an_hour(bench: Bench) -> None:
+    await bench.beat("w1")
+    await bench.store.command(SetWorker(worker_id="w1", state=WorkerState.CORDONED))
+    bench.clock.advance(HOUR_S - 60)
+    await bench.store.sweep(retention_s=1)
+    assert (await bench.beat("w1")).state is WorkerState.CORDONED
+    bench.clock.advance(HOUR_S + 60)
+    await bench.store.sweep(retention_s=1)
+    assert (await bench.beat("w1")).state is WorkerState.ACTIVE
+
+
+@clause
 async def a_swept_id_can_be_used_again(bench: Bench) -> None:
     await bench.commit(await bench.begin(), entry(0), settle=Succeeded(result=b"1"))
     bench.clock.advance(10)
@@ -260,6 +302,27 @@ async def a_signal_that_wakes_rings_for_work(bench: Bench) -> None:
 
     await bench.suspend(await bench.begin(), signal())
     await _rings(bench, "work", send(bench, 1))
+
+
+@clause
+async def whatever_makes_a_run_claimable_rings_for_work(bench: Bench) -> None:
+    claim = await bench.begin()
+    await _rings(bench, "work", bench.write(claim, children=(bench.envelope("run-b"),)))
+    await _rings(bench, "work", bench.write(claim, settle=Released()))
+    await bench.claim()
+    await _rings(bench, "work", bench.store.leave("w1"))
+    await bench.submit("run-c")
+    await bench.store.command(Pause(run_id="run-c"))
+    await _rings(bench, "work", bench.store.command(Resume(run_id="run-c")))
+
+
+@clause
+async def a_child_that_ends_rings_for_work(bench: Bench) -> None:
+    parent = await bench.begin()
+    await bench.commit(parent, children=(bench.envelope("run-b"),))
+    claim = await bench.take()
+    await bench.suspend(parent, child("run-b"))
+    await _rings(bench, "work", bench.succeed(claim))
 
 
 @clause

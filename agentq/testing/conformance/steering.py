@@ -31,7 +31,7 @@ from agentq.message import (
     WorkerState,
     Write,
 )
-from agentq.testing.conformance.bench import Bench, clause, entry, signal, timer
+from agentq.testing.conformance.bench import Bench, child, clause, entry, signal, timer, waited
 
 FAILURE = Failure(type="E", message="m")
 
@@ -236,6 +236,30 @@ async def a_retry_keeps_the_journal_and_supersedes_only_the_escaped_failure(benc
 
 
 @clause
+async def a_retry_supersedes_an_escaped_wait_as_well(bench: Bench) -> None:
+    escaped = waited(0, child("run-b"))
+    failure = Failure(type="ChildFailed", message="m", step=escaped.step, seq=0)
+    await bench.commit(await bench.begin(), escaped, settle=Failed(failure=failure))
+    await bench.store.command(Requeue(run_id="run-a"))
+    _, added = await bench.store.journal("run-a")
+    assert (added.kind, added.identity, added.attempt) == (EntryKind.SUPERSEDED, escaped.identity, 1)
+
+
+@clause
+async def a_retry_starts_afresh(bench: Bench) -> None:
+    claim = await bench.begin()
+    await bench.commit(claim, settle=Retried(failure=FAILURE, delay_s=0), running_s=5.0)
+    claim = await bench.take()
+    await bench.commit(claim, settle=Crashed(failure=FAILURE))
+    claim = await bench.take()
+    await bench.store.command(Pause(run_id="run-a"))
+    await bench.commit(claim, settle=Failed(failure=FAILURE))
+    await bench.store.command(Requeue(run_id="run-a"))
+    run = (await bench.take()).run
+    assert (run.attempt, run.deaths, run.suspect, run.running_s, run.paused) == (1, 0, False, 0.0, False)
+
+
+@clause
 async def a_cancelled_run_can_be_retried(bench: Bench) -> None:
     claim = await bench.begin()
     await bench.store.command(Cancel(run_id="run-a"))
@@ -296,6 +320,18 @@ async def forking_to_an_id_that_exists_changes_nothing(bench: Bench) -> None:
     replies = [await bench.store.command(Fork(run_id="run-a", new_id="run-b", upto=upto)) for upto in (1, 1, 2)]
     assert replies[:2] == [Reply.DONE, Reply.UNCHANGED]
     assert len(await bench.store.journal("run-b")) == 1
+
+
+@clause
+async def a_fork_has_the_snapshots_that_its_journal_tells_of(bench: Bench) -> None:
+    claim = await bench.begin()
+    await bench.commit(claim, entry(0, kind=EntryKind.SAVED, branch="0"), snapshot=("0", b"early"))
+    await bench.commit(claim, entry(1, kind=EntryKind.SAVED), snapshot=("", b"late"))
+    await bench.succeed(claim)
+    await bench.store.command(Fork(run_id="run-a", new_id="run-b", upto=1))
+    await bench.store.command(Fork(run_id="run-a", new_id="run-c", upto=2))
+    forks = {fork.run.id: fork.snapshots for fork in await bench.claim()}
+    assert forks == {"run-b": {"0": b"early"}, "run-c": {"0": b"early", "": b"late"}}
 
 
 @clause

@@ -62,6 +62,17 @@ async def a_wait_that_was_given_up_can_be_opened_again(bench: Bench) -> None:
 
 
 @clause
+async def an_older_write_again_opens_no_wait_again(bench: Bench) -> None:
+    claim = await bench.begin()
+    write = Write(ref=claim.ref, waits=(signal(attempt=2),))
+    await bench.store.write(write)
+    await bench.commit(claim, waited(0, signal(attempt=2)))
+    assert await bench.store.write(write) is Verdict.COMMITTED
+    await bench.commit(claim, waits=(signal(),))
+    assert await bench.store.waits("run-a") == []
+
+
+@clause
 async def open_waits_survive_release_retry_and_takeover(bench: Bench) -> None:
     claim = await bench.begin()
     await bench.commit(claim, waits=(signal(),), settle=Released())
@@ -176,6 +187,21 @@ async def children_go_in_with_the_parents_write(bench: Bench) -> None:
     old = await bench.run("run-old")
     assert (old.args, old.parent_id) == (b"old", None)
     assert {claim.run.id for claim in await bench.claim()} == {"run-b", "run-old"}
+
+
+@clause
+async def children_know_their_parent_and_their_root(bench: Bench) -> None:
+    root = await bench.begin("root")
+    await bench.commit(root, children=(bench.envelope("kid"),))
+    kid = await bench.take()
+    await bench.commit(kid, children=(bench.envelope("grandkid"), bench.envelope("odd", parent_id="root", root_id="else")))
+    found = {name: await bench.run(name) for name in ("kid", "grandkid", "odd")}
+    assert {name: (run.parent_id, run.root_id) for name, run in found.items()} == {
+        "kid": ("root", "root"),
+        "grandkid": ("kid", "root"),
+        "odd": ("root", "else"),
+    }
+    assert [claim.run.id for claim in await bench.claim(root="root")] == ["grandkid"]
 
 
 @clause

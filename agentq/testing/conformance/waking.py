@@ -91,6 +91,18 @@ async def a_child_that_passes_its_deadline_wakes_the_parent(bench: Bench) -> Non
 
 
 @clause
+async def two_branches_may_wait_for_one_child(bench: Bench) -> None:
+    parent = await bench.begin()
+    first, second = child("run-b", branch="0"), child("run-b", branch="1")
+    await bench.commit(parent, children=(bench.envelope("run-b", parent_id="run-a"),), waits=(first, second))
+    claim = await bench.take()
+    await bench.commit(parent, waited(0, first), settle=Suspended())
+    assert (await bench.run()).state is RunState.WAITING
+    await bench.succeed(claim)
+    assert (await bench.take()).run.id == "run-a"
+
+
+@clause
 async def a_run_may_wait_for_a_run_that_it_did_not_start(bench: Bench) -> None:
     claim = await bench.begin("run-b")
     await bench.suspend(await bench.begin("run-a"), child("run-b"))
