@@ -90,6 +90,8 @@ class Steps:
         raw = await self._run.fetch(entry)
         if entry.kind is EntryKind.FAILED:
             raise step_error(entry, msgspec.json.decode(raw, type=Failure))
+        if spec.at_most_once and raw == b"null":
+            return None  # it was skipped, whatever its annotation says
         try:
             return spec.codec.decode(raw)
         except CodecError as error:
