@@ -99,6 +99,8 @@ async def serve(
             report = await made.run()
             if report.recycled:
                 remember(asked)
+    if report.abandoned:
+        ended(report, asked)  # here: a loop that closes would wait for the code that does not end
     return report, asked
 
 

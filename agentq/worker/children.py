@@ -68,9 +68,7 @@ class Children:
         todo = [number for number, outcome in enumerate(outcomes) if outcome is None]
         if todo and not score.over:
             work = [(f"{stem}.{number}", self._work(calls[number], f"{stem}.{number}")) for number in todo]
-            await side_by_side(
-                run, scope, work, limit=limit, foreign=foreign, enough=lambda _, outcome: score.enough(outcome)
-            )
+            await side_by_side(run, scope, work, limit=limit, foreign=foreign, enough=lambda _, outcome: score.enough(outcome))
             # Several may have ended at once; which of them count is decided as a replay will decide it.
             score = _Score(tolerate, first)
             outcomes = await self._ended(stem, calls, score)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agentq.worker.ledger import Stop
 
 if TYPE_CHECKING:
-    from agentq.worker.pool import Pool
+    from agentq.worker.pool import Pool, Working
 
 
 class Drain:
@@ -24,7 +24,20 @@ class Drain:
         self._hurried = False
         self._timer: asyncio.TimerHandle | None = None
         self.requested = False
+        """Whether nothing more is claimed."""
         self.reason = ""
+
+    @property
+    def handing_over(self) -> bool:
+        """Whether runs are stopped, and not only finished."""
+        return self._stop is not None
+
+    def join(self, working: Working) -> None:
+        """A run that was claimed while the drain began is stopped like the others."""
+        if self._stop is not None:
+            working.stop(self._stop, self.reason)
+        if self._hurried:
+            working.hurry()
 
     def attach(self, pool: Pool, stir: Callable[[], None]) -> None:
         """Drain this pool; ``stir`` wakes what waits for the request."""
@@ -38,7 +51,7 @@ class Drain:
         if first:
             self.requested, self.reason = True, reason
         if stop is not None and self._stop is None:
-            self._stop = stop
+            self._stop, self.reason = stop, reason
             self._begin()
         self._stir()
 

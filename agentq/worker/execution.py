@@ -155,7 +155,9 @@ class Execution:
         """Run the task's code until it returns, raises, waits or is stopped, and write what came of it."""
         settlement = self._refusal()
         entries: tuple[Entry, ...] = ()
-        if settlement is None:
+        if settlement is None and self.stopping is not None:
+            settlement, entries = self._stopped(self.stopping)
+        elif settlement is None:
             self._start()
             ended = await self._over
             self._stop_timers()

@@ -313,9 +313,7 @@ class Ledger:
             self._timer = None
 
 
-async def deliver(
-    store: WorkerStore, lease: Lease, write: Write, sleep: Sleep = asyncio.sleep
-) -> tuple[Verdict | None, str]:
+async def deliver(store: WorkerStore, lease: Lease, write: Write, sleep: Sleep = asyncio.sleep) -> tuple[Verdict | None, str]:
     """Send a write until it is answered, as it is: the store knows a repetition.
 
     No verdict when the lease became unsafe first, or when the store will never take this write.

@@ -74,9 +74,11 @@ class Pool:
         worker_id: str,
         *,
         root: str | None,
+        started: Callable[[Working], None],
         ended: Callable[[Claim, End], None],
     ) -> None:
-        """``ended`` is called whenever a slot has become free; ``root`` limits claims to one run and its descendants."""
+        """``started`` and ``ended`` are called for each run; ``root`` limits claims to one run and its descendants."""
+        self._started = started
         self._app = app
         self._store = store
         self._clock = clock
@@ -166,6 +168,7 @@ class Pool:
             emit("run.taken_over", run_id=run.id, task=run.task, queue=run.queue, takeovers=run.takeovers, suspect=run.suspect)
         slot = Slot(claim, held, working, alone)
         self.slots[run.id] = slot
+        self._started(working)
         job = asyncio.get_running_loop().create_task(self._work(slot))
         self._tasks.add(job)
         job.add_done_callback(self._tasks.discard)

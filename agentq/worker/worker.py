@@ -109,7 +109,15 @@ class Worker:
                 fence_s=self._settings.fence_s, row=self._row, deliver=self._heard, fenced=self._fenced,
             )  # fmt: skip
             pool = self._pool = Pool(
-                self._app, store, self._clock, heart, self._settings, self.id, root=self._root, ended=self._run_ended
+                self._app,
+                store,
+                self._clock,
+                heart,
+                self._settings,
+                self.id,
+                root=self._root,
+                started=self._drain.join,
+                ended=self._run_ended,
             )
             self._drain.attach(pool, self._stir.set)
             heart.start()
@@ -139,7 +147,7 @@ class Worker:
     @property
     def ready(self) -> bool:
         """Whether the store was reached once and the worker is not draining; a hiccup of the store changes nothing."""
-        return self._reached and not self._drain.requested
+        return self._reached and not self._drain.handing_over
 
     def alive(self) -> tuple[bool, str]:
         """Whether the heartbeat thread turns and the event loop is not blocked for longer than its runs allow."""
@@ -264,7 +272,7 @@ class Worker:
             queues=pool.queues if pool is not None else (),
             tasks=tuple(sorted(self._app.tasks)),
             runs=pool.unsaved() if pool is not None else {},
-            state=WorkerState.DRAINING if self._drain.requested else WorkerState.ACTIVE,
+            state=WorkerState.DRAINING if self._drain.handing_over else WorkerState.ACTIVE,
             started_at=self._started_at,
             seen_at=self._clock.wall(),
         )
@@ -292,12 +300,12 @@ class Worker:
 
     def _obey(self, state: WorkerState) -> None:
         cordoned = state is WorkerState.CORDONED
-        if cordoned != self._cordoned and not self._drain.requested:
+        if cordoned != self._cordoned and not self._drain.handing_over:
             self._cordoned = cordoned
             emit("worker.cordoned", worker=self.id, state=str(state), busy=self._pool.busy if self._pool else 0)
             if self._stir is not None:
                 self._stir.set()
-        if state is WorkerState.DRAINING and not self._drain.requested:
+        if state is WorkerState.DRAINING and not self._drain.handing_over:
             self._drain_now("an operator drained it")
 
     def _fenced(self, refs: list[ClaimRef]) -> None:
@@ -326,7 +334,7 @@ class Worker:
             self._stir.set()
 
     def _drain_now(self, reason: str) -> None:
-        if not self._drain.requested:
+        if not self._drain.handing_over:
             emit("worker.draining", worker=self.id, reason=reason, busy=self._pool.busy if self._pool else 0,
                  grace_s=self._settings.drain_s)  # fmt: skip
         self._drain.request(reason, stop=Stop.DRAIN)
@@ -354,7 +362,7 @@ class Worker:
         )
 
     def _state(self) -> str:
-        if self._drain.requested:
+        if self._drain.handing_over:
             return "draining"
         return "cordoned" if self._cordoned else "active"
 
