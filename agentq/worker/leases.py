@@ -124,7 +124,7 @@ class Heart:
         if now - self._turned_at > 3 * self._heartbeat_s + _BEAT_TIMEOUT_S:
             return False, f"the heartbeat thread has not moved for {now - self._turned_at:.0f} s"
         blocked = now - self._looped_at
-        if blocked > self._tolerance(now):
+        if blocked > self._tolerance():
             return False, f"the event loop has been blocked for {blocked:.0f} s"
         return True, f"heartbeat turning, event loop answered {blocked:.1f} s ago"
 
@@ -133,11 +133,12 @@ class Heart:
         """Seconds since the worker's event loop last answered."""
         return self._clock.steady() - self._looped_at
 
-    def _tolerance(self, now: float) -> float:
+    def _tolerance(self) -> float:
+        """Seconds for which the event loop may be blocked: up to the latest timeout among the runs."""
         limits = [held.limit_at for held in list(self._held.values())]
         if not limits:
             return 60.0
-        return max(60.0, *(BLOCKED_S if limit is None else limit - now + self._heartbeat_s for limit in limits))
+        return max(60.0, *(BLOCKED_S if limit is None else limit - self._looped_at + self._heartbeat_s for limit in limits))
 
     def _main(self) -> None:
         asyncio.run(self._turn())
