@@ -160,11 +160,10 @@ async def test_whatever_was_acknowledged_is_there_after_a_kill(store):
 
 async def test_many_processes_share_the_work_and_kills_lose_nothing(store):
     total = 300
-    await store.submit(envelopes(total))
     with process("drain", store) as a, process("drain", store) as b, process("drain", store) as c:
-        for worker in (a, b, c):
-            await line(worker, "ready")
-        await line(a, "done")
+        await line(b, "open")
+        await store.submit(envelopes(total))
+        await line(c, "open")
         a.kill()
         await store.submit(envelopes(total, "later"))
         await wait_until("all runs are done", lambda: _done(store, 2 * total), timeout_s=30)
