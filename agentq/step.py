@@ -110,8 +110,13 @@ def _spec(function: Callable[..., Any], name: str | None, ignore: tuple[str, ...
     own_name = function.__qualname__.rsplit("<locals>.", 1)[-1] if is_method else function.__name__
     codec = result_codec(function)
     return _build(
-        own_name if name is None else name, function, arguments, codec,
-        is_async=inspect.iscoroutinefunction(function), is_method=is_method, **options,
+        own_name if name is None else name,
+        function,
+        arguments,
+        codec,
+        is_async=inspect.iscoroutinefunction(function),
+        is_method=is_method,
+        **options,
     )
 
 

@@ -64,7 +64,8 @@ async def crash_everywhere(
 
     Args:
         call: ``task.bind(…)``.
-        steps, signals: as for `agentq.testing.run`. Steps that touch the outside are really called again and again: fake them.
+        steps: as for `agentq.testing.run`. Steps that touch the outside are really called again and again: fake them.
+        signals: as for `agentq.testing.run`.
         kinds: which faults.
         pairs: how many random pairs of faults to try beside the single ones.
         seed: for the pairs.
@@ -110,7 +111,12 @@ class _Scene:
     """One call, played again and again."""
 
     def __init__(
-        self, call: Bound[Any], steps: Steps | None, signals: Signals | None, make: Callable[[SimulatedClock], Store], run_id: str
+        self,
+        call: Bound[Any],
+        steps: Steps | None,
+        signals: Signals | None,
+        make: Callable[[SimulatedClock], Store],
+        run_id: str,
     ) -> None:
         self._call = call
         self._fakes = by_spec(steps)
@@ -137,7 +143,10 @@ class _Scene:
                 clock.advance(LEASE_S + 1.0)
                 await driver(_watched(inner, witness), "rescue").work()
 
-            mortal = Mortal(inner, faults, die=lambda: drivers[0].died.set(), pause=pause, after=witness.look)
+            def die() -> None:
+                drivers[0].died.set()
+
+            mortal = Mortal(inner, faults, die=die, pause=pause, after=witness.look)
             await stack.enter_async_context(app.using(store=cast("Store", mortal)))
             if app.lifespan is not None:
                 await stack.enter_async_context(app.lifespan(app))

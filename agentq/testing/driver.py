@@ -97,9 +97,7 @@ class Driver:
         return len(claims.claims), claims.next_due_s
 
     async def _execute(self, claim: Claim) -> None:
-        run = LiveRun(
-            self._app.find(claim.run.task), claim, NeverFenced(claim.ref), self._store, self._clock, self.options
-        )
+        run = LiveRun(self._app.find(claim.run.task), claim, NeverFenced(claim.ref), self._store, self._clock, self.options)
         work = asyncio.ensure_future(run.work())
         dying = asyncio.ensure_future(self.died.wait())
         await asyncio.wait({work, dying}, return_when=asyncio.FIRST_COMPLETED)

@@ -57,7 +57,7 @@ class Mortal:
         pause: Callable[[], Awaitable[None]],
         after: Callable[[str], Awaitable[None]],
     ) -> None:
-        """``die`` is told of the death, ``pause`` lets time and others pass, ``after`` looks at the store after each operation."""
+        """``die`` hears of death, ``pause`` lets time and others pass, ``after`` looks at the store after each operation."""
         self._inner = inner
         self._faults = {fault.at: fault.kind for fault in faults}
         self._die = die

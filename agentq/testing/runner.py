@@ -57,7 +57,9 @@ async def run(call: Bound[R], *, steps: Steps | None = None, signals: Signals | 
         return await call.task.handle(run_id).result(timeout=0)
 
 
-async def begin(store: Store, call: Bound[Any], signals: Signals | None, clock: SimulatedClock, run_id: str | None = None) -> str:
+async def begin(
+    store: Store, call: Bound[Any], signals: Signals | None, clock: SimulatedClock, run_id: str | None = None
+) -> str:
     """Submit a call and fill its mailbox; returns the run's id."""
     sent = envelope(call, app=call.task.app.name, now=clock.wall(), run_id=run_id)
     await store.submit([sent])

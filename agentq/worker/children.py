@@ -147,7 +147,7 @@ class Children:
         return work
 
     def _child_id(self, call: Bound[Any], branch: str) -> str:
-        """Of the child to start or to wait for: another one for each time that it was given up, or that its end was superseded."""
+        """The child to start or to wait for: another one each time that it was given up, or that its end was superseded."""
         attempt, _ = self._run.history.next_try((branch, call.task.name, 0))
         return child_run_id(self._run.row.id, branch, call.task.name, attempt - 1)
 

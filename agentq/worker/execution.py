@@ -319,7 +319,7 @@ class Execution:
         self.waits.close()
 
     async def _end_guests(self) -> None:
-        """Tasks of the user's that outlive the root are cancelled with it; what the run does itself is finished, if it is ours."""
+        """Cancel tasks of the user's that outlive the root; finish what the run does itself, while it is ours."""
         guests = [task for task in self._guests if not task.done()]
         for task in guests:
             if task.get_name() != "agentq-background" or self.stopping in {Stop.LOST, Stop.CANCEL, Stop.BROKEN}:
@@ -354,7 +354,7 @@ class Execution:
             message = f"what the task returned cannot be recorded: {unfit}"
             return Failed(failure=Failure(type="CodecError", message=message, permanent=True)), ()
 
-    def _stopped(self, stop: Stop) -> tuple[Settlement | None, tuple[Entry, ...]]:
+    def _stopped(self, stop: Stop) -> tuple[Settlement | None, tuple[Entry, ...]]:  # noqa: PLR0911 - one for each case
         match stop:
             case Stop.LOST:
                 return None, ()

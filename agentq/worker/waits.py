@@ -173,7 +173,7 @@ class Waits:
 
     async def _time_out(self, pending: _Pending) -> None:
         """What came in time but was not seen yet counts; only then is it too late."""
-        while not await self.look() and self._run.stopping is None:
+        while not await self.look() and self._run.stopping is None:  # noqa: ASYNC110 - a store sends no event when it is back
             await asyncio.sleep(LOOK_AGAIN_S)
         if not pending.arrived.done():
             pending.arrived.set_result(None)
