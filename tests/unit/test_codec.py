@@ -162,7 +162,9 @@ ROUND_TRIPS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value"), ROUND_TRIPS, ids=lambda each: (repr(sorted(each)) if isinstance(each, set) else repr(each))[:40])
+@pytest.mark.parametrize(
+    ("annotation", "value"), ROUND_TRIPS, ids=lambda each: (repr(sorted(each)) if isinstance(each, set) else repr(each))[:40]
+)
 def test_what_was_written_is_read_back(annotation: Any, value: Any) -> None:
     codec = codec_for(annotation)
     raw, seen = codec.roundtrip(value)
