@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -71,6 +71,8 @@ class AgentQ:
         self._store: Store | None = None
         self._stack: AsyncExitStack | None = None
         self._openings = 0
+        self._opening: Future[None] | None = None
+        self._portal_lock = threading.Lock()
         self._portal: _Portal | None = None
 
     def __repr__(self) -> str:
@@ -262,8 +264,9 @@ class AgentQ:
         scope = current_scope()
         if scope is not None:  # in a thread of a run: its own loop has the app open, and an enqueue there is a step
             return scope.run.from_thread(scope, lambda *_: verb)  # type: ignore[no-any-return]
-        if self._portal is None:
-            self._portal = _Portal(self)
+        with self._portal_lock:
+            if self._portal is None:
+                self._portal = _Portal(self)
         return self._portal.run(verb)
 
     async def __aenter__(self) -> Self:
@@ -276,7 +279,10 @@ class AgentQ:
         """
         self._openings += 1
         if self._openings > 1:
+            if self._opening is not None:  # somebody is at it, perhaps on another loop
+                await asyncio.shield(asyncio.wrap_future(self._opening))
             return self
+        opening = self._opening = Future()
         try:
             async with AsyncExitStack() as stack:
                 given = self._given_store
@@ -286,9 +292,13 @@ class AgentQ:
                 else:
                     self._store = given
                 self._stack = stack.pop_all()
-        except BaseException:
-            self._openings, self._store = 0, None
+        except BaseException as error:
+            self._openings, self._store, self._opening = 0, None, None
+            opening.set_exception(error)
+            opening.exception()  # seen, though nobody else may be waiting
             raise
+        self._opening = None
+        opening.set_result(None)
         return self
 
     async def __aexit__(
@@ -337,9 +347,15 @@ class _Portal:
     def __init__(self, app: AgentQ) -> None:
         self._loop = asyncio.new_event_loop()
         self._app = app
-        threading.Thread(target=self._serve, name=f"agentq-{app.name}", daemon=True).start()
-        self.run(app.__aenter__())
-        atexit.register(self._close)
+        self._thread = threading.Thread(target=self._serve, name=f"agentq-{app.name}", daemon=True)
+        self._thread.start()
+        try:
+            self.run(app.__aenter__())
+        except BaseException:
+            self._end()
+            raise
+        # An ordinary atexit callback comes after the executors are shut down, which closing a store may need.
+        threading._register_atexit(self._close)  # type: ignore[attr-defined]  # noqa: SLF001
 
     def run(self, verb: Coroutine[Any, Any, R]) -> R:
         return asyncio.run_coroutine_threadsafe(verb, self._loop).result()
@@ -347,7 +363,15 @@ class _Portal:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        self._loop.close()
 
     def _close(self) -> None:
-        self.run(self._app.__aexit__(None, None, None))
+        try:
+            self.run(self._app.__aexit__(None, None, None))
+            self.run(self._loop.shutdown_default_executor())
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
