@@ -195,9 +195,9 @@ class RunHandle(Generic[R]):
         """Tell what happens from the beginning on, live, until the run is over."""
         store = self._app.store
         tail = _Tail()
-        tick = -1
+        tick, patience_s = -1, 0.0
         while True:
-            tick = await store.watch("news", tick, 0.0 if tick < 0 else _LOOK_S)
+            tick = await store.watch("news", tick, patience_s)
             run = await self._look()
             entries = await store.journal(self.id, tail.seq)
             chunks = await store.stream(self.id, tail.offset)
@@ -205,6 +205,7 @@ class RunHandle(Generic[R]):
                 yield event
             if run.state.final and not entries and not chunks:
                 return
+            patience_s = 0.0 if run.state.final else _LOOK_S
 
     async def _until_final(self, timeout_s: float | None) -> Run:
         store = self._app.store
