@@ -12,7 +12,8 @@ from agentq.scope import Frame
 from agentq.step import StepSpec, spec_of
 from agentq.stores.base import Store
 from agentq.testing.clock import SimulatedClock
-from agentq.worker.execution import End, ExecutionOptions
+from agentq.worker.execution import End
+from agentq.worker.host import ExecutionOptions
 from agentq.worker.ledger import Stop
 from agentq.worker.verbs import LiveRun
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentq.errors import StepFailed
 from agentq.scope import Scope, enter_scope
-
-if TYPE_CHECKING:
-    from agentq.worker.verbs import LiveRun
+from agentq.worker.host import Host
+from agentq.worker.waits import Waits
 
 Work = Callable[[Scope], Awaitable[Any]]
 
 
 async def side_by_side(
-    run: LiveRun,
+    run: Host,
+    waits: Waits,
     scope: Scope,
     work: Sequence[tuple[str, Work]],
     *,
@@ -29,7 +29,7 @@ async def side_by_side(
     When one raises, the others are cancelled; of several errors the one recorded first is raised, so that a replay raises
     the same. ``enough(n, result)`` may say that the rest is not needed: it is cancelled, and its results are None.
     """
-    join = _Join(run, foreign, enough, len(work))
+    join = _Join(run, waits, enough, len(work), foreign=foreign)
     tasks = join.tasks
     try:
         queue = list(enumerate(work))[::-1]
@@ -54,8 +54,17 @@ async def side_by_side(
 class _Join:
     """The line that waits for its branches, and what has become of them."""
 
-    def __init__(self, run: LiveRun, foreign: bool, enough: Callable[[int, Any], bool] | None, count: int) -> None:  # noqa: FBT001
+    def __init__(
+        self,
+        run: Host,
+        waits: Waits,
+        enough: Callable[[int, Any], bool] | None,
+        count: int,
+        *,
+        foreign: bool,
+    ) -> None:
         self._run = run
+        self._waits = waits
         self._foreign = foreign
         self._enough = enough
         self._resting = False
@@ -91,7 +100,7 @@ class _Join:
         if not self._foreign and not self._resting:
             self._resting = True
             self._run.presence.awake -= 1
-        self._run.waits.consider()
+        self._waits.consider()
 
     def rise(self) -> None:
         """The line goes on."""

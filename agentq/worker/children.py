@@ -15,11 +15,12 @@ from agentq.journal import Mismatch, mismatch_message
 from agentq.message import Arrival, Entry, EntryKind, Failure, RunState, Wait, WaitKind, child_run_id
 from agentq.telemetry import emit
 from agentq.worker.branches import Work, side_by_side
+from agentq.worker.host import Host
+from agentq.worker.waits import Waits
 
 if TYPE_CHECKING:
     from agentq.scope import Scope
     from agentq.task import Bound
-    from agentq.worker.verbs import LiveRun
 
 CALL = "ctx.call"
 ENQUEUE = "ctx.enqueue"
@@ -37,9 +38,10 @@ class _Ended(msgspec.Struct, frozen=True, omit_defaults=True):
 class Children:
     """The children of one execution."""
 
-    def __init__(self, run: LiveRun) -> None:
+    def __init__(self, run: Host, waits: Waits) -> None:
         """Belong to ``run``."""
         self._run = run
+        self._waits = waits
 
     async def call_many(
         self,
@@ -68,13 +70,15 @@ class Children:
         todo = [number for number, outcome in enumerate(outcomes) if outcome is None]
         if todo and not score.over:
             work = [(f"{stem}.{number}", self._work(calls[number], f"{stem}.{number}")) for number in todo]
-            await side_by_side(run, scope, work, limit=limit, foreign=foreign, enough=lambda _, outcome: score.enough(outcome))
+            await side_by_side(
+                run, self._waits, scope, work, limit=limit, foreign=foreign, enough=lambda _, outcome: score.enough(outcome)
+            )
             # Several may have ended at once; which of them count is decided as a replay will decide it.
             score = _Score(tolerate, first)
             outcomes = await self._ended(stem, calls, score)
         elif todo:
             for number in todo:  # its worker died before it could give these up
-                run.waits.give_up((f"{stem}.{number}", calls[number].task.name, 0))
+                self._waits.give_up((f"{stem}.{number}", calls[number].task.name, 0))
         if score.failed is not None:
             raise self._too_many(stem, calls, score.failed)
         return [
@@ -137,9 +141,9 @@ class Children:
                 parent_id=run.row.id, root_id=run.row.root_id or run.row.id, tenant=run.row.tenant,
             )  # fmt: skip
             wait = Wait(branch=branch, step=call.task.name, occurrence=0, kind=WaitKind.CHILD, ref=child.id)
-            if run.waits.recorded((branch, call.task.name, 0)) is None:
+            if self._waits.recorded((branch, call.task.name, 0)) is None:
                 emit("child.started", run_id=run.row.id, child=child.id, task=call.task.name)
-            entry = await run.waits.wait(
+            entry = await self._waits.wait(
                 scope, wait, _value(child.id), children=(child,), args_hash=child.args_hash, foreign=False
             )
             return await self._outcome(call, entry)

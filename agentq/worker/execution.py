@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,10 +31,11 @@ from agentq.message import (
     Verdict,
 )
 from agentq.retry import decide
-from agentq.scope import Frame, Scope, enter_scope
+from agentq.scope import Scope, enter_scope
 from agentq.stores.base import Store
 from agentq.telemetry import emit
 from agentq.worker.children import Children
+from agentq.worker.host import ExecutionOptions, Host
 from agentq.worker.ledger import Lease, Ledger, Stop
 from agentq.worker.mailbox import Mailbox
 from agentq.worker.memory import Memory
@@ -46,12 +47,9 @@ from agentq.worker.waits import Waits
 if TYPE_CHECKING:
     from agentq.step import StepSpec
     from agentq.task import Task
-    from agentq.worker.verbs import LiveRun
 
 POISON_DEATHS = 3
 """A run that died alone so often without a journal entry is not tried again."""
-LINGER_S = 0.25
-"""A wait that ends within this keeps its slot."""
 _RETRY_CANCEL_S = 1.0
 
 
@@ -67,21 +65,6 @@ class End(StrEnum):
     LOST = "lost"
     ABANDONED = "abandoned"
     """Its code does not end; nothing was written, the lease runs out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionOptions:
-    """What a worker or a test varies. Times are in seconds."""
-
-    grace_s: float = 10.0
-    """For code to end after it was cancelled."""
-    linger_s: float = LINGER_S
-    fakes: Mapping[StepSpec | str, Callable[..., Any]] = field(default_factory=dict)
-    """Functions that tests run instead of steps' own; by declaration, or by name for calls of ``ctx.step``."""
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    """How a step waits for its next try."""
-    watch_body: Callable[[Frame, str], None] | None = None
-    """Told of every step body that is about to run, with the run's id."""
 
 
 class Execution:
@@ -113,14 +96,14 @@ class Execution:
         self._over: asyncio.Future[bool] = self.loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._guests: set[asyncio.Task[Any]] = set()
-        me = cast("LiveRun", self)
+        me = cast("Host", self)
         self.me = me
         self.ledger = Ledger(store, lease, self.history, clock, self.stop, self.options.sleep)
         self.waits = Waits(me, self.options.linger_s)
-        self.steps = Steps(me)
-        self.children = Children(me)
-        self.mailbox = Mailbox(me)
-        self.memory = Memory(me)
+        self.mailbox = Mailbox(me, self.waits)
+        self.steps = Steps(me, self.mailbox)
+        self.children = Children(me, self.waits)
+        self.memory = Memory(me, self.steps)
 
     @property
     def row(self) -> Run:

@@ -13,10 +13,11 @@ from agentq.journal import Identity, OnInterrupt
 from agentq.message import Arrival, Wait, WaitKind
 from agentq.signal import Signal
 from agentq.telemetry import emit
+from agentq.worker.host import Host
+from agentq.worker.waits import Waits
 
 if TYPE_CHECKING:
     from agentq.scope import Scope
-    from agentq.worker.verbs import LiveRun
 
 SLEEP = "ctx.sleep"
 WAIT = "ctx.wait_for"
@@ -33,9 +34,10 @@ class _Received(msgspec.Struct, frozen=True, omit_defaults=True):
 class Mailbox:
     """The timers and signals of one execution."""
 
-    def __init__(self, run: LiveRun) -> None:
+    def __init__(self, run: Host, waits: Waits) -> None:
         """Belong to ``run``."""
         self._run = run
+        self._waits = waits
 
     async def sleep(self, scope: Scope, seconds: float | None, until: float | None, *, foreign: bool) -> None:
         """Wait for a moment."""
@@ -44,7 +46,7 @@ class Mailbox:
         place = scope.place(SLEEP, f"{seconds}{until}", foreign=foreign)
         if self._run.history.read(place) is None:
             due = until if seconds is None else self._run.clock.wall() + seconds
-            await self._run.waits.wait(scope, _wait(place, WaitKind.TIMER, due_at=due), lambda _: b"null", foreign=foreign)
+            await self._waits.wait(scope, _wait(place, WaitKind.TIMER, due_at=due), lambda _: b"null", foreign=foreign)
 
     async def wait_for(
         self,
@@ -74,7 +76,7 @@ class Mailbox:
         if entry is None:
             due = None if timeout_s is None else self._run.clock.wall() + timeout_s
             wait = _wait(place, WaitKind.SIGNAL, ref=name, due_at=due, ask=ask)
-            entry = await self._run.waits.wait(scope, wait, _signal_value, foreign=foreign)
+            entry = await self._waits.wait(scope, wait, _signal_value, foreign=foreign)
             emit("signal.received", run_id=self._run.row.id, signal=name)
         received = msgspec.json.decode(await self._run.fetch(entry), type=_Received)
         return None if received.timeout else bytes(received.signal)

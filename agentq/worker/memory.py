@@ -11,10 +11,11 @@ from agentq.context import UNSET
 from agentq.errors import AgentQError, JournalMismatch
 from agentq.journal import Mismatch, mismatch_message
 from agentq.message import Entry, EntryKind
+from agentq.worker.host import Host
+from agentq.worker.steps import Steps
 
 if TYPE_CHECKING:
     from agentq.scope import Scope
-    from agentq.worker.verbs import LiveRun
 
 NOW = "ctx.now"
 SPEND = "ctx.spend"
@@ -24,9 +25,10 @@ SAVE = "ctx.save"
 class Memory:
     """The memory of one execution."""
 
-    def __init__(self, run: LiveRun) -> None:
+    def __init__(self, run: Host, steps: Steps) -> None:
         """Belong to ``run``."""
         self._run = run
+        self._steps = steps
         self._blobs: dict[str, bytes] = {}
 
     async def fetch(self, entry: Entry) -> bytes:
@@ -131,4 +133,4 @@ class Memory:
         if run.history.read(place) is None:
             entry = run.ledger.entry(EntryKind.DONE, place, value=b"null", tokens=tokens, cost_nanos=cost_nanos)
             await run.ledger.commit(entry)
-            run.steps.check_budget()
+            self._steps.check_budget()

@@ -13,7 +13,8 @@ from agentq.message import Claim, ClaimRequest
 from agentq.settings import WorkerSettings
 from agentq.stores.base import Store
 from agentq.telemetry import emit
-from agentq.worker.execution import End, Execution, ExecutionOptions
+from agentq.worker.execution import End, Execution
+from agentq.worker.host import ExecutionOptions
 from agentq.worker.isolate import Isolated, can_isolate
 from agentq.worker.leases import Heart, Held
 from agentq.worker.ledger import Stop

@@ -20,10 +20,11 @@ from agentq.message import Entry, EntryKind, Failure
 from agentq.retry import decide
 from agentq.scope import Frame, Scope, enter_scope, leave_scope
 from agentq.telemetry import emit
+from agentq.worker.host import Host
+from agentq.worker.mailbox import Mailbox
 
 if TYPE_CHECKING:
     from agentq.step import StepSpec
-    from agentq.worker.verbs import LiveRun
 
 Invoke = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any], Scope], Awaitable[Any]]
 """How a body is called: on the loop, in the task's own thread, or in a helper thread."""
@@ -46,9 +47,10 @@ async def call_here(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 class Steps:
     """The steps of one execution."""
 
-    def __init__(self, run: LiveRun) -> None:
+    def __init__(self, run: Host, mailbox: Mailbox) -> None:
         """Belong to ``run``."""
         self._run = run
+        self._mailbox = mailbox
 
     async def step(
         self, scope: Scope, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any], invoke: Invoke, *, foreign: bool
@@ -249,7 +251,7 @@ class Steps:
         emit("step.interrupted", run_id=run.row.id, step=spec.name, branch=place[0], policy=str(spec.on_interrupt))
         choice = spec.on_interrupt
         if choice is OnInterrupt.ASK:
-            choice = await run.mailbox.ask_about(scope, spec.name, place)
+            choice = await self._mailbox.ask_about(scope, spec.name, place)
         if choice is OnInterrupt.RETRY:
             return True
         if choice is OnInterrupt.SKIP:

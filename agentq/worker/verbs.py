@@ -71,7 +71,12 @@ class LiveRun(Execution):
                 await self.park(scope)
             foreign = scope.foreign()
             return await side_by_side(
-                self, scope, self._stems(scope, [each(item) for item in work], foreign=foreign), limit=limit, foreign=foreign
+                self,
+                self.waits,
+                scope,
+                self._stems(scope, [each(item) for item in work], foreign=foreign),
+                limit=limit,
+                foreign=foreign,
             )
         finally:
             for item in work:
@@ -92,7 +97,7 @@ class LiveRun(Execution):
             return run
 
         stems = self._stems(scope, [each(fn) for fn in work], foreign=foreign)
-        return await side_by_side(self, scope, stems, limit=limit, foreign=foreign)
+        return await side_by_side(self, self.waits, scope, stems, limit=limit, foreign=foreign)
 
     def _stems(self, scope: Scope, work: list[Work], *, foreign: bool) -> list[tuple[str, Work]]:
         branch, _, occurrence = scope.place(GATHER, str(len(work)), foreign=foreign)

@@ -13,11 +13,11 @@ from agentq.errors import AgentQError, StoreUnavailable
 from agentq.journal import ABANDONED, Identity
 from agentq.message import Arrival, Cancel, Entry, EntryKind, Envelope, Wait, WaitKind
 from agentq.telemetry import emit
+from agentq.worker.host import Host
 from agentq.worker.ledger import Stop
 
 if TYPE_CHECKING:
     from agentq.scope import Scope
-    from agentq.worker.verbs import LiveRun
 
 QUIET_S = 0.2
 """With foreign tasks about, the run suspends after so long without a call."""
@@ -41,7 +41,7 @@ class _Pending:
 class Waits:
     """The open waits that this execution of the run has come to."""
 
-    def __init__(self, run: LiveRun, linger_s: float) -> None:
+    def __init__(self, run: Host, linger_s: float) -> None:
         """A wait that ends within ``linger_s`` seconds keeps its slot: handing the run over would cost more."""
         self._run = run
         self._linger_s = linger_s

@@ -195,6 +195,7 @@ class Worker:
                     wait = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
                     failures += 1
                 else:
+                    self._in_contact()
                     failures = self._well(failures)
                     if self._one:
                         self._drain.request(self._recycle or "one run", stop=None)
@@ -280,9 +281,7 @@ class Worker:
 
     def _heard(self, beat: Beat) -> None:
         """Obey what a heartbeat brought back."""
-        if not self._reached:
-            self._reached = True
-            emit("worker.ready", worker=self.id, store=self._app.store.where)
+        self._in_contact()
         pool = self._pool
         if pool is None:
             return
@@ -298,6 +297,11 @@ class Worker:
             if slot := pool.slots.get(run_id):
                 slot.working.arrived()
         self._obey(beat.state)
+
+    def _in_contact(self) -> None:
+        if not self._reached:
+            self._reached = True
+            emit("worker.ready", worker=self.id, store=self._app.store.where)
 
     def _obey(self, state: WorkerState) -> None:
         cordoned = state is WorkerState.CORDONED

@@ -18,7 +18,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agentq.testing.clock import SimulatedClock
-from agentq.testing.conformance import claiming, journal, ownership, reading, steering, submitting, waiting, waking
+from agentq.testing.conformance import (
+    claiming,
+    dying,
+    journal,
+    ownership,
+    reading,
+    ringing,
+    steering,
+    submitting,
+    waiting,
+    waking,
+)
 from agentq.testing.conformance.bench import Clause
 
 if TYPE_CHECKING:
@@ -32,7 +43,7 @@ __all__ = ["CLAUSES", "Clause", "check"]
 
 CLAUSES: tuple[Clause, ...] = tuple(
     clause
-    for module in (submitting, ownership, claiming, journal, waiting, waking, steering, reading)
+    for module in (submitting, ownership, claiming, dying, journal, waiting, waking, steering, reading, ringing)
     for clause in vars(module).values()
     if isinstance(clause, Clause)
 )

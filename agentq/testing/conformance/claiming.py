@@ -1,4 +1,4 @@
-"""Clauses about claims: what is handed out, in which order, to whom, and what a death leaves behind."""
+"""Clauses about claims: what is handed out, in which order and to whom, and what is settled instead."""
 
 # ruff: noqa: D103, PLR2004, S101 - a clause is named after what it proves, and asserts it with plain values
 
@@ -16,7 +16,6 @@ from agentq.message import (
     RunState,
     Send,
     SetWorker,
-    Suspended,
     Verdict,
     WorkerState,
 )
@@ -41,6 +40,16 @@ async def claims_go_by_priority_then_by_due_time(bench: Bench) -> None:
     await bench.submit("run-low", priority=-1, due_at=now - 99)
     await bench.submit("run-high", priority=1)
     assert [claim.run.id for claim in await bench.claim()] == ["run-high", "run-early", "run-late", "run-low"]
+
+
+@clause
+async def a_claim_of_one_gets_the_best(bench: Bench) -> None:
+    await bench.begin("run-x", priority=1)
+    bench.clock.advance(LEASE_S + 1)
+    for name, priority in (("run-a", 0), ("run-b", 2), ("run-c", 1), ("run-d", 2)):
+        await bench.submit(name, priority=priority)
+    order = [(await bench.take(f"w{n}", limit=1)).run.id for n in range(5)]
+    assert order == ["run-b", "run-d", "run-x", "run-c", "run-a"]
 
 
 @clause
@@ -100,6 +109,23 @@ async def a_claim_for_one_run_gets_it_and_its_descendants_only(bench: Bench) -> 
 
 
 @clause
+async def a_claim_for_one_run_obeys_every_other_rule_too(bench: Bench) -> None:
+    root = await bench.begin("root")
+    await bench.submit("low", root_id="root")
+    await bench.submit("high", root_id="root", priority=1)
+    await bench.submit("unknown", root_id="root", task="other")
+    assert (await bench.take(root="root", limit=1)).run.id == "high"
+    await bench.commit(await bench.take(root="root"), settle=Crashed(failure=FAILURE))
+    assert await bench.claim(root="root", suspects=False) == []
+    assert (await bench.take(root="root")).run.id == "low"
+    await bench.commit(root, entry(0))
+    await bench.begin("stranger")
+    bench.clock.advance(LEASE_S + 1)
+    assert {claim.run.id for claim in await bench.claim("w2", root="root")} == {"root", "low", "high"}
+    assert [claim.run.id for claim in await bench.claim("w2", root="stranger")] == ["stranger"]
+
+
+@clause
 async def a_delayed_run_is_claimable_from_its_time_on(bench: Bench) -> None:
     await bench.submit("run-a", due_at=bench.clock.wall() + 60)
     claims = await bench.store.claim(REQUEST)
@@ -115,6 +141,8 @@ async def the_next_due_time_counts_timers_and_is_none_without_any(bench: Bench) 
     claim = await bench.begin()
     await bench.suspend(claim, timer(bench.clock.wall() + 40), signal(due_at=bench.clock.wall() + 25))
     assert (await bench.store.claim(REQUEST)).next_due_s == 25
+    await bench.store.command(Cancel(run_id="run-a"))
+    assert (await bench.store.claim(REQUEST)).next_due_s is None
 
 
 @clause
@@ -139,108 +167,6 @@ async def a_cordoned_worker_keeps_what_it_has(bench: Bench) -> None:
 
 
 @clause
-async def a_takeover_without_growth_makes_the_run_suspect(bench: Bench) -> None:
-    await bench.begin()
-    run = (await bench.taken_over()).run
-    assert (run.takeovers, run.suspect, run.deaths, run.attempt) == (1, True, 0, 1)
-    assert (run.owner, run.state) == ("w2", RunState.RUNNING)
-
-
-@clause
-async def a_takeover_after_growth_does_not(bench: Bench) -> None:
-    await bench.commit(await bench.begin(), entry(0))
-    run = (await bench.taken_over()).run
-    assert (run.takeovers, run.suspect, run.deaths) == (1, False, 0)
-
-
-@clause
-async def dying_as_a_suspect_without_growth_counts_a_death(bench: Bench) -> None:
-    await bench.begin()
-    deaths = [(await bench.taken_over(f"w{n}")).run.deaths for n in range(4)]
-    assert deaths == [0, 1, 2, 3]
-
-
-@clause
-async def growth_clears_suspicion_and_deaths(bench: Bench) -> None:
-    await bench.begin()
-    await bench.taken_over()
-    claim = await bench.taken_over("w3")
-    assert claim.run.deaths == 1
-    await bench.commit(claim, entry(0))
-    run = (await bench.taken_over("w4")).run
-    assert (run.suspect, run.deaths, run.takeovers) == (False, 0, 3)
-
-
-@clause
-async def a_hand_back_never_makes_suspect_and_clears_it(bench: Bench) -> None:
-    await bench.begin()
-    await bench.taken_over()
-    for settle in (Released(), Retried(failure=FAILURE, delay_s=0), Suspended()):
-        claim = await bench.taken_over("w3")
-        assert claim.run.suspect
-        await bench.commit(claim, waits=(timer(bench.clock.wall() + 1),), settle=settle)
-        bench.clock.advance(2)
-        claim = await bench.take()
-        assert (claim.run.suspect, claim.run.deaths) == (False, 0), settle
-        await bench.taken_over()
-
-
-@clause
-async def suspects_are_skipped_where_they_are_not_wanted(bench: Bench) -> None:
-    await bench.begin()
-    bench.clock.advance(LEASE_S + 1)
-    await bench.submit("run-b")
-    assert [claim.run.id for claim in await bench.claim("w2", suspects=False)] == ["run-b"]
-    assert await bench.claim("w2", suspects=False) == []
-    claim = await bench.take("w2")
-    assert claim.run.suspect
-    await bench.commit(claim, settle=Crashed(failure=FAILURE))
-    assert await bench.claim("w2", suspects=False) == []
-    assert (await bench.take("w2")).run.id == "run-a"
-
-
-@clause
-async def an_expired_run_that_grew_is_no_suspect(bench: Bench) -> None:
-    await bench.commit(await bench.begin(), entry(0))
-    bench.clock.advance(LEASE_S + 1)
-    assert not (await bench.take("w2", suspects=False)).run.suspect
-
-
-@clause
-async def a_crash_without_growth_is_a_death_and_waits_its_delay(bench: Bench) -> None:
-    claim = await bench.begin()
-    await bench.commit(claim, settle=Crashed(failure=FAILURE, delay_s=10))
-    assert await bench.claim() == []
-    bench.clock.advance(10)
-    run = (await bench.take()).run
-    assert (run.deaths, run.suspect, run.attempt, run.takeovers) == (1, True, 1, 0)
-    assert run.failure == FAILURE
-
-
-@clause
-async def a_crash_after_growth_is_no_death(bench: Bench) -> None:
-    await bench.begin()
-    claim = await bench.taken_over()
-    await bench.commit(claim, entry(0), settle=Crashed(failure=FAILURE))
-    assert (await bench.take()).run.deaths == 0
-
-
-@clause
-async def only_failures_burn_attempts(bench: Bench) -> None:
-    await bench.begin()
-    claim = await bench.taken_over()
-    await bench.commit(claim, settle=Released())
-    claim = await bench.take()
-    await bench.commit(claim, settle=Crashed(failure=FAILURE))
-    claim = await bench.take()
-    await bench.commit(claim, waits=(timer(bench.clock.wall()),), settle=Suspended())
-    claim = await bench.take()
-    assert claim.run.attempt == 1
-    await bench.commit(claim, settle=Retried(failure=FAILURE, delay_s=0))
-    assert (await bench.take()).run.attempt == 2
-
-
-@clause
 async def an_expired_run_with_the_cancel_flag_is_settled_without_being_handed_out(bench: Bench) -> None:
     zombie = await bench.begin()
     await bench.store.command(Cancel(run_id="run-a"))
@@ -249,6 +175,18 @@ async def an_expired_run_with_the_cancel_flag_is_settled_without_being_handed_ou
     run = await bench.run()
     assert (run.state, run.owner) == (RunState.CANCELLED, None)
     assert await bench.write(zombie, entry(0)) is Verdict.FENCED
+
+
+@clause
+async def the_cancel_flag_is_settled_whatever_else_holds_the_run(bench: Bench) -> None:
+    await bench.begin("run-a")
+    await bench.begin("run-b")
+    await bench.store.command(Pause(run_id="run-a"))
+    for name in ("run-a", "run-b"):
+        await bench.store.command(Cancel(run_id=name))
+    bench.clock.advance(LEASE_S + 1)
+    assert await bench.claim("w2", tasks=("other",)) == []
+    assert [(await bench.run(name)).state for name in ("run-a", "run-b")] == [RunState.CANCELLED] * 2
 
 
 @clause
@@ -356,15 +294,6 @@ async def a_retry_takes_its_turn_when_it_is_due(bench: Bench) -> None:
     await bench.submit("run-b")
     bench.clock.advance(6)
     assert [claim.run.id for claim in await bench.claim()] == ["run-b", "run-a"]
-
-
-@clause
-async def a_claim_tells_a_takeover_from_a_hand_over(bench: Bench) -> None:
-    assert not (await bench.begin()).taken_over
-    claim = await bench.taken_over()
-    assert claim.taken_over
-    await bench.suspend(claim, timer(bench.clock.wall()))
-    assert not (await bench.take()).taken_over
 
 
 @clause

@@ -1,4 +1,4 @@
-"""Clauses about reading, watching and sweeping."""
+"""Clauses about what readers see, and about what is swept away."""
 
 # ruff: noqa: D103, PLR2004, S101 - a clause is named after what it proves, and asserts it with plain values
 
@@ -13,8 +13,6 @@ from agentq.message import (
     Entry,
     Fork,
     Pause,
-    Released,
-    Resume,
     RunQuery,
     RunState,
     SetWorker,
@@ -107,6 +105,18 @@ async def runnable_is_what_a_claim_would_return(bench: Bench) -> None:
 
 
 @clause
+async def what_is_runnable_is_counted_as_nothing_else(bench: Bench) -> None:
+    now = bench.clock.wall()
+    await bench.suspend(await bench.begin("run-w"), timer(now + 5))
+    await bench.begin("run-r")
+    await bench.submit("run-d", due_at=now + 5)
+    await bench.submit("run-l", deadline=now + 5)
+    bench.clock.advance(LEASE_S + 1)
+    stats = await _queue(bench)
+    assert (stats.runnable, stats.running, stats.waiting, stats.delayed, stats.paused) == (4, 0, 0, 0, 0)
+
+
+@clause
 async def what_only_a_claim_can_settle_keeps_a_pool_awake(bench: Bench) -> None:
     await bench.begin("run-c")
     await bench.store.command(Cancel(run_id="run-c"))
@@ -139,7 +149,10 @@ async def the_oldest_age_counts_from_when_a_run_became_runnable(bench: Bench) ->
     assert (await _queue(bench)).oldest_age_s == 15
     await bench.submit("run-q")
     bench.clock.advance(5)
+    await bench.submit("run-r")
     assert (await _queue(bench)).oldest_age_s == 20
+    assert (await bench.take(limit=1)).run.id == "run-d"
+    assert (await _queue(bench)).oldest_age_s == 5
 
 
 @clause
@@ -217,13 +230,14 @@ async def _assert_blob_gone(bench: Bench, kept: Entry) -> None:
 
 @clause
 async def a_sweep_keeps_blobs_that_others_refer_to(bench: Bench) -> None:
-    claim = await bench.begin("run-old")
-    await bench.commit(claim, entry(0, value=LARGE), settle=Succeeded(result=b"1"))
+    claim = await bench.begin("run-old", args=LARGE)
+    await bench.commit(claim, entry(0, value=LARGE + b" "), settle=Succeeded(result=b"1"))
     await bench.store.command(Fork(run_id="run-old", new_id="run-fork", upto=1))
     bench.clock.advance(HOUR_S)
     assert await bench.store.sweep(retention_s=1) == 1
+    assert (await bench.run("run-fork")).args == LARGE
     [kept] = await bench.store.journal("run-fork")
-    assert (await bench.store.blob(kept.blob) if kept.blob else kept.value) == LARGE
+    assert (await bench.store.blob(kept.blob) if kept.blob else kept.value) == LARGE + b" "
 
 
 @clause
@@ -277,73 +291,6 @@ async def a_swept_id_can_be_used_again(bench: Bench) -> None:
     claim = await bench.begin()
     assert (claim.journal, claim.waits, claim.run.entries) == ((), (), 0)
     await bench.commit(claim, entry(0))
-
-
-@clause
-async def a_watch_ends_without_a_tick_when_its_time_is_up(bench: Bench) -> None:
-    for topic in ("work", "news"):
-        seen = await bench.store.watch(topic, 0, 0)
-        for _ in range(50):
-            if (again := await bench.store.watch(topic, seen, 0)) == seen:
-                break
-            seen = again
-        else:
-            raise AssertionError(f"{topic} ticks without end while nothing happens")
-
-
-@clause
-async def a_submission_rings_for_work(bench: Bench) -> None:
-    await _rings(bench, "work", bench.submit("run-a"))
-
-
-@clause
-async def a_signal_that_wakes_rings_for_work(bench: Bench) -> None:
-    from agentq.testing.conformance.waiting import send  # noqa: PLC0415
-
-    await bench.suspend(await bench.begin(), signal())
-    await _rings(bench, "work", send(bench, 1))
-
-
-@clause
-async def whatever_makes_a_run_claimable_rings_for_work(bench: Bench) -> None:
-    claim = await bench.begin()
-    await _rings(bench, "work", bench.write(claim, children=(bench.envelope("run-b"),)))
-    await _rings(bench, "work", bench.write(claim, settle=Released()))
-    await bench.claim()
-    await _rings(bench, "work", bench.store.leave("w1"))
-    await bench.submit("run-c")
-    await bench.store.command(Pause(run_id="run-c"))
-    await _rings(bench, "work", bench.store.command(Resume(run_id="run-c")))
-
-
-@clause
-async def a_child_that_ends_rings_for_work(bench: Bench) -> None:
-    parent = await bench.begin()
-    await bench.commit(parent, children=(bench.envelope("run-b"),))
-    claim = await bench.take()
-    await bench.suspend(parent, child("run-b"))
-    await _rings(bench, "work", bench.succeed(claim))
-
-
-@clause
-async def a_settlement_rings_for_readers(bench: Bench) -> None:
-    claim = await bench.begin()
-    await _rings(bench, "news", bench.succeed(claim))
-
-
-@clause
-async def a_tick_that_was_missed_is_answered_at_once(bench: Bench) -> None:
-    seen = await bench.store.watch("work", 0, 0)
-    await bench.submit("run-a")
-    assert await bench.store.watch("work", seen, 30) > seen
-
-
-async def _rings(bench: Bench, topic: str, happening: object) -> None:
-    seen = await bench.store.watch(topic, 0, 0)
-    watching = asyncio.create_task(bench.store.watch(topic, seen, 30))
-    await asyncio.sleep(0)
-    await happening  # type: ignore[misc]
-    assert await watching > seen
 
 
 @clause

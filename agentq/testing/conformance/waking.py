@@ -45,6 +45,19 @@ async def a_signal_after_the_suspension_wakes_the_run(bench: Bench) -> None:
 
 
 @clause
+async def a_signal_that_was_consumed_wakes_nobody(bench: Bench) -> None:
+    claim = await bench.begin()
+    await send(bench, 1)
+    await bench.commit(claim, waits=(signal(),))
+    [arrival] = await bench.store.inbox(["run-a"])
+    again = signal(occurrence=1)
+    await bench.commit(claim, waited(0, signal()), waits=(again,), signals=(arrival.signal,))
+    assert (await bench.beat("w1", claim)).arrivals == ()
+    await bench.commit(claim, settle=Suspended())
+    assert (await bench.run()).state is RunState.WAITING
+
+
+@clause
 async def a_signal_of_another_name_wakes_nobody(bench: Bench) -> None:
     await bench.suspend(await bench.begin(), signal())
     await send(bench, 1, name="other")
@@ -113,6 +126,7 @@ async def a_run_may_wait_for_a_run_that_it_did_not_start(bench: Bench) -> None:
 @clause
 async def a_timer_that_is_over_queues_the_run_at_once(bench: Bench) -> None:
     await bench.suspend(await bench.begin(), timer(bench.clock.wall()), signal())
+    assert (await bench.run()).state is RunState.QUEUED
     await bench.take()
 
 
