@@ -246,7 +246,7 @@ def _roundtrip(codec: Codec[Any], value: Any) -> tuple[bytes, Any]:
 
 
 def _decode(codec: Codec[Any], raw: bytes) -> Any:
-    return codec.decode(raw)
+    return codec.decode(bytes(raw))
 
 
 def _from_text(codec: Codec[Any], text: str) -> Any:
@@ -275,7 +275,10 @@ def _to_identity(value: object) -> object:
         return str(value)
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is not None:
-        return msgspec.Raw(serializer.to_json(value, warnings=False))
+        try:
+            return msgspec.Raw(serializer.to_json(value, warnings=False))
+        except ValueError:
+            return serializer.to_python(value, warnings=False)  # bytes that are no text: msgspec has a form for them
     raise TypeError(f"{type_of(value)} has no JSON form")
 
 

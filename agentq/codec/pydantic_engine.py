@@ -9,12 +9,17 @@ from typing import Any, NotRequired, Required
 
 import pydantic
 from pydantic_core import SchemaSerializer, SchemaValidator
+from pydantic_core.core_schema import CoreConfig
 from typing_extensions import TypedDict
 
 from agentq.codec.engines import Unsupported
 from agentq.codec.fidelity import Flaw
 
 _CONFIG = pydantic.ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+_CONFIGURED = frozenset({"model", "dataclass", "typed-dict"})
+"""Kinds of schema with a configuration of their own, which the adapter's does not reach."""
+_OWN_SCHEMA: dict[str, Any] = {"_use_prebuilt": False} if "_use_prebuilt" in (SchemaValidator.__text_signature__ or "") else {}
+"""Since pydantic 2.12 a model's own validator is taken for its part of a schema, unless it is told not to."""
 _BY_NAME = "by_name" in inspect.signature(pydantic.TypeAdapter.validate_json).parameters
 """Since pydantic 2.11 a field can be read under its name even where it has an alias."""
 
@@ -28,13 +33,13 @@ class Pydantic:
         """Raise `Unsupported` where pydantic has no form for it."""
         try:
             adapter = _adapter(annotation)
-            schema = adapter.core_schema
-            if _has_lazy_items(schema):
-                schema = _eager(schema)
-                self._reader: Any = SchemaValidator(schema)
-                self._writer: Any = SchemaSerializer(schema)
+            schema = _adapted(adapter.core_schema)
+            if schema == adapter.core_schema:
+                self._reader: Any = adapter.validator
+                self._writer: Any = adapter.serializer
             else:
-                self._reader, self._writer = adapter.validator, adapter.serializer
+                self._reader = SchemaValidator(schema, CoreConfig(val_json_bytes="base64"), **_OWN_SCHEMA)
+                self._writer = SchemaSerializer(schema, CoreConfig(ser_json_bytes="base64"), **_OWN_SCHEMA)
         except Exception as error:  # noqa: BLE001 - schema errors, but also whatever a type's own hooks raise
             raise Unsupported(str(error).partition("\n")[0]) from None
 
@@ -86,15 +91,20 @@ def _modern(annotation: Any) -> Any:
     return typing.Union[args] if origin in (typing.Union, types.UnionType) else origin[args]  # noqa: UP007 - made, not written
 
 
-def _has_lazy_items(schema: Any) -> bool:
-    if isinstance(schema, dict):
-        return schema.get("type") == "generator" or any(_has_lazy_items(each) for each in schema.values())
-    return isinstance(schema, list) and any(_has_lazy_items(each) for each in schema)
+def _adapted(schema: Any) -> Any:
+    """Change what would not come back the same.
 
-
-def _eager(schema: Any) -> Any:
-    """Read ``Iterable[…]`` as a list: pydantic's lazy iterator could be consumed once and never be written again."""
-    if isinstance(schema, dict):
-        copy = {key: _eager(each) for key, each in schema.items()}
-        return {**copy, "type": "list"} if schema.get("type") == "generator" else copy
-    return [_eager(each) for each in schema] if isinstance(schema, list) else schema
+    ``Iterable[…]`` is read as a list: pydantic's lazy iterator could be consumed once and never be written again. Bytes
+    are base64 also in models and dataclasses that say nothing about them: pydantic's default takes only valid UTF-8.
+    """
+    if isinstance(schema, list):
+        return [_adapted(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copy = {key: each if key == "cls" else _adapted(each) for key, each in schema.items()}
+    kind = schema.get("type")
+    if kind == "generator":
+        copy["type"] = "list"
+    elif kind in _CONFIGURED:
+        copy["config"] = {**_CONFIG, **copy.get("config", {})}
+    return copy

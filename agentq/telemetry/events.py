@@ -63,7 +63,7 @@ _EVENTS: Final = (
     _event("store.recovered", INFO, ("worker", "store", "run_id", "duration_s"), "the store answers again"),
     _event("store.swept", DEBUG, ("worker", "runs", "duration_s"), "final runs past their retention were deleted"),
     # A run.
-    _event("run.claimed", INFO, (*_RUN, "wait_s", "key"), "a worker took a run that starts"),
+    _event("run.claimed", INFO, (*_RUN, "wait_s", "steps", "key"), "a worker took a run that starts"),
     _event("run.resumed", INFO, (*_RUN, "wait_s", "steps", "entries", "key"), "a worker took a run that goes on"),
     _event("run.taken_over", WARNING, (*_RUN, "takeovers", "steps", "entries", "suspect"), "…whose last worker lost its lease"),
     _event("run.succeeded", INFO, (*_RUN, "duration_s", "steps", "tokens", "cost_usd"), "the task returned"),

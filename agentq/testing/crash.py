@@ -155,6 +155,8 @@ class _Scene:
             for number in range(2):
                 clock.advance(LEASE_S + 1.0)
                 await driver(_watched(inner, witness), f"next-{number}").work()
+            if witness.broken is not None:
+                raise witness.broken
             await check_over(inner, self._run_id)
             return _Outcome(len(mortal.operations), witness.reexecuted, await witness.ending())
 
@@ -178,6 +180,8 @@ class _Witness:
         self._recorded: dict[str, Entry] = {}
         self._bodies: Counter[str] = Counter()
         self.reexecuted = 0
+        self.broken: Broken | None = None
+        """The first rule that did not hold: the run that it was raised in may have taken it for a failure of its own."""
 
     def body(self, frame: Frame, run_id: str) -> None:
         """Check a body that is about to run."""
@@ -230,4 +234,6 @@ class _Witness:
                 self._recorded[key] = entry
 
     def _fail(self, what: str) -> None:
-        raise Broken(f"{what} (after {self._told})")
+        broken = Broken(f"{what} (after {self._told})")
+        self.broken = self.broken or broken
+        raise broken

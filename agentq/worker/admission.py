@@ -32,13 +32,14 @@ def memory_use(root: Path | None = None) -> MemoryUse | None:
 
     """
     v2, v1 = (root, root) if root is not None else (_V2, _V1)
-    limit = _number(v2 / "memory.max")
-    used = _number(v2 / "memory.current")
+    limit, used = _number(v2 / "memory.max"), _number(v2 / "memory.current")
+    stat, field = v2 / "memory.stat", "inactive_file"
     if limit is None:
         limit, used = _number(v1 / "memory.limit_in_bytes"), _number(v1 / "memory.usage_in_bytes")
+        stat, field = v1 / "memory.stat", "total_inactive_file"
     if limit is None or used is None or limit <= 0 or limit >= _NO_LIMIT:
         return None
-    cache = _stat(v2 / "memory.stat", "inactive_file") or _stat(v1 / "memory.stat", "total_inactive_file")
+    cache = _stat(stat, field)
     return MemoryUse(used=max(0, used - cache), limit=limit)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from agentq.errors import StepFailed
 from agentq.scope import Scope, enter_scope
 from agentq.worker.host import Host
-from agentq.worker.waits import Waits
+from agentq.worker.waits import Waits, own_task
 
 Work = Callable[[Scope], Awaitable[Any]]
 
@@ -65,6 +65,7 @@ class _Join:
     ) -> None:
         self._run = run
         self._waits = waits
+        self._line = own_task()
         self._foreign = foreign
         self._enough = enough
         self._resting = False
@@ -97,6 +98,7 @@ class _Join:
 
     def rest(self) -> None:
         """The line waits for its branches."""
+        self._waits.joining.add(self._line)
         if not self._foreign and not self._resting:
             self._resting = True
             self._run.presence.awake -= 1
@@ -104,6 +106,7 @@ class _Join:
 
     def rise(self) -> None:
         """The line goes on."""
+        self._waits.joining.discard(self._line)
         if self._resting:
             self._resting = False
             self._run.presence.awake += 1

@@ -92,7 +92,7 @@ class Execution:
         self._reason = ""
         self.loop = asyncio.get_running_loop()
         self._began = clock.steady()
-        self._root: asyncio.Task[Any] | None = None
+        self.root: asyncio.Task[Any] | None = None
         self._over: asyncio.Future[bool] = self.loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._guests: set[asyncio.Task[Any]] = set()
@@ -200,7 +200,7 @@ class Execution:
     def adopt(self) -> None:
         """Note that the calling task works for the run, though the user's code made it: it ends with the run."""
         task = asyncio.current_task()
-        if task is not None and task is not self._root and task not in self._guests:
+        if task is not None and task is not self.root and task not in self._guests:
             self.track(task)
 
     def track(self, task: asyncio.Task[Any], *, background: bool = False) -> None:
@@ -244,8 +244,8 @@ class Execution:
             self._timers.append(self.loop.call_later(left, self.stop, Stop.DEADLINE, "its deadline passed"))
         scope = Scope(self.me, "")
         code = self._async_code(scope) if spec.is_async else self._sync_code(scope)
-        self._root = self.loop.create_task(code)
-        self._root.add_done_callback(self._root_ended)
+        self.root = self.loop.create_task(code)
+        self.root.add_done_callback(self._root_ended)
 
     async def _async_code(self, scope: Scope) -> Any:
         scope.owner = asyncio.current_task()
@@ -280,12 +280,12 @@ class Execution:
 
     def _unwind(self) -> None:
         """Cancel the root, and everything that works for it."""
-        if self._root is None or self._root.done():
+        if self.root is None or self.root.done():
             return
         if not self.unwinding:
             self.unwinding = True
             self._timers.append(self.loop.call_later(self.options.grace_s, self._give_up))
-        self._root.cancel(self._reason)
+        self.root.cancel(self._reason)
         for task in self._guests:
             if task.get_name() != "agentq-background":
                 task.cancel(self._reason)
@@ -322,7 +322,7 @@ class Execution:
 
     def _outcome(self) -> tuple[Settlement | None, tuple[Entry, ...]]:
         """What to write, given how the root ended and why it was stopped."""
-        root = self._root
+        root = self.root
         stop = self.stopping if self.unwinding or self.stopping in {Stop.LOST, Stop.CANCEL, Stop.BROKEN} else None
         if stop is not None:
             return self._stopped(stop)

@@ -52,6 +52,11 @@ class Host(Running, Protocol):
     unwinding: bool
     """Whether the stop has reached the code as cancellation."""
 
+    @property
+    def root(self) -> asyncio.Task[Any] | None:
+        """The task that runs the task's function, once it has been started."""
+        ...
+
     def stop(self, stop: Stop, reason: str) -> None:
         """End the code."""
         ...

@@ -10,6 +10,7 @@ import runpy
 import signal
 import sys
 import threading
+import traceback
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from agentq.worker.verbs import LiveRun
 if TYPE_CHECKING:
     from agentq.app import AgentQ
 
+EXIT_FAILED = 70
 EXIT_ORPHAN = 71
 _PR_SET_PDEATHSIG = 1
 MAIN = "__agentq_main__"
@@ -53,10 +55,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what to do
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
-    end = asyncio.run(_run(order))
+    try:
+        code = EXIT_BASE + ENDS.index(asyncio.run(_run(order)))
+    except BaseException:  # noqa: BLE001 - the thread that hears the parent would make an ordinary exit abort
+        traceback.print_exc()
+        code = EXIT_FAILED
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_BASE + ENDS.index(end))
+    os._exit(code)
 
 
 async def _run(order: Order) -> End:

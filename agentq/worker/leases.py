@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentq.clock import Clock
-from agentq.errors import StoreError
 from agentq.message import Beat, ClaimRef, Worker
 from agentq.stores.base import WorkerStore
 from agentq.telemetry import emit
@@ -173,9 +172,9 @@ class Heart:
             beat = await asyncio.wait_for(
                 self._store.beat(self._row(), [each.ref for each in held], self._lease_s), _BEAT_TIMEOUT_S
             )
-        except (StoreError, TimeoutError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, runs must be stopped in time all the same
             self.failures += 1
-            self.error = str(error) or "no answer in time"
+            self.error = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
             if self.failures == 1:
                 emit("heartbeat.failed", failures=self.failures, error=self.error, margin_s=self._margin())
             return

@@ -13,7 +13,7 @@ from agentq.message import Claim, ClaimRequest
 from agentq.settings import WorkerSettings
 from agentq.stores.base import Store
 from agentq.telemetry import emit
-from agentq.worker.execution import End, Execution
+from agentq.worker.execution import POISON_DEATHS, End, Execution
 from agentq.worker.host import ExecutionOptions
 from agentq.worker.isolate import Isolated, can_isolate
 from agentq.worker.leases import Heart, Held
@@ -158,9 +158,10 @@ class Pool:
         held = self._heart.hold(claim.ref, sent)
         run = claim.run
         task = self._app.find(run.task)
-        alone = run.suspect and can_isolate(self._app, self._store)
+        apart = run.deaths < POISON_DEATHS and can_isolate(self._app, self._store)  # poison is settled without running
+        alone = run.suspect and apart
         working: Working
-        if alone or (task.spec.isolate and can_isolate(self._app, self._store)):
+        if alone or (task.spec.isolate and apart):
             working = Isolated(self._app, task, claim, held, self._store, self._clock, self._settings)
         else:
             working = LiveRun(task, claim, held, self._store, self._clock, self._options)

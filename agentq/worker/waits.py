@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -15,6 +15,7 @@ from agentq.message import Arrival, Cancel, Entry, EntryKind, Envelope, Wait, Wa
 from agentq.telemetry import emit
 from agentq.worker.host import Host
 from agentq.worker.ledger import Stop
+from agentq.worker.timers import ticking
 
 if TYPE_CHECKING:
     from agentq.scope import Scope
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 QUIET_S = 0.2
 """With foreign tasks about, the run suspends after so long without a call."""
 
+TICKING_S = 0.1
+"""While a timeout of the code's own ticks around a wait, the slot is kept; look again after so long."""
 LOOK_AGAIN_S = 0.5
 """After the store could not be asked."""
 BUSY_S = 0.01
@@ -35,6 +38,7 @@ Render = Callable[[Arrival | None], bytes]
 class _Pending:
     wait: Wait
     arrived: asyncio.Future[Arrival | None]
+    line: asyncio.Task[Any]
     timer: asyncio.TimerHandle | None = None
 
 
@@ -47,6 +51,8 @@ class Waits:
         self._linger_s = linger_s
         self._recorded = {(wait.branch, wait.step, wait.occurrence): wait for wait in run.claim.waits}
         self._pending: dict[Identity, _Pending] = {}
+        self.joining: set[asyncio.Task[Any]] = set()
+        """Tasks that wait for branches."""
         self._waited: frozenset[Identity] | None = None
         self._taken: set[int] = set()
         self._looking = asyncio.Lock()
@@ -80,7 +86,7 @@ class Waits:
         begun = run.clock.wall()
         attempt, _ = run.history.next_try(place)
         wait = self._recorded.get(place) or msgspec.structs.replace(wait, attempt=attempt)
-        pending = _Pending(wait, asyncio.get_running_loop().create_future())
+        pending = _Pending(wait, asyncio.get_running_loop().create_future(), own_task())
         try:
             if place not in self._recorded:
                 self._recorded[place] = wait
@@ -228,6 +234,12 @@ class Waits:
         attempt, _ = self._run.history.next_try(place)
         return self._run.ledger.entry(EntryKind.WAITED, place, attempt=attempt, value=ABANDONED)
 
+    def _lines(self) -> set[asyncio.Task[Any]]:
+        """Tasks that are known to wait, or to wait for those."""
+        lines = {pending.line for pending in self._pending.values()} | self.joining
+        root = self._run.root
+        return lines if root is None else lines | {root}
+
     def _later(self, delay_s: float) -> None:
         if self._check is not None:
             self._check.cancel()
@@ -246,9 +258,17 @@ class Waits:
             return
         if any(pending.arrived.done() for pending in self._pending.values()):
             return
+        if ticking(asyncio.get_running_loop(), self._lines()):
+            self._later(TICKING_S)
+            return
         due = min((p.wait.due_at for p in self._pending.values() if p.wait.due_at is not None), default=None)
         if due is not None and due - run.clock.wall() <= self._linger_s:
             return
         if run.presence.quiet:
             self._waited = frozenset(self._pending)
         run.stop(Stop.SUSPEND, "every branch waits")
+
+
+def own_task() -> asyncio.Task[Any]:
+    """Return the calling task; waits are only ever called in one."""
+    return cast("asyncio.Task[Any]", asyncio.current_task())
