@@ -91,6 +91,7 @@ _EVENTS: Final = (
     _event("step.interrupted", WARNING, (*_STEP, "policy", *_WHY), "an at-most-once step may have happened"),
     # What joins runs together.
     _event("signal.received", INFO, (*_STEP, "signal"), "a wait got the signal it waited for"),
+    _event("signal.refused", WARNING, (*_STEP, "signal", *_WHY), "a signal was not of the type that the run waits for"),
     _event("child.started", INFO, (*_STEP, "child"), "a run started another"),
     _event(
         "journal.mismatch", ERROR, (*_STEP, "seq", "expected", "found", "policy", *_WHY), "the code no longer fits the journal"

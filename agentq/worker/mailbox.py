@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from agentq.codec import digest
 from agentq.context import UNSET
-from agentq.errors import WaitTimeout
+from agentq.errors import CodecError, WaitTimeout
 from agentq.journal import Identity, OnInterrupt
 from agentq.message import Arrival, Wait, WaitKind
 from agentq.signal import Signal
 from agentq.telemetry import emit
 from agentq.worker.host import Host
-from agentq.worker.waits import Waits
+from agentq.worker.waits import Fits, Waits
 
 if TYPE_CHECKING:
     from agentq.scope import Scope
@@ -62,7 +62,7 @@ class Mailbox:
         if self._run.stopping is not None:
             await self._run.park(scope)
         place = scope.place(f"{WAIT}:{signal.name}", digest(signal.name.encode()), foreign=foreign)
-        raw = await self._received(scope, place, signal.name, ask, timeout_s, foreign=foreign)
+        raw = await self._received(scope, place, signal, ask, timeout_s, foreign=foreign)
         if raw is not None:
             return signal.decode(raw)
         if default is UNSET:
@@ -70,32 +70,46 @@ class Mailbox:
         return default
 
     async def _received(
-        self, scope: Scope, place: Identity, name: str, ask: str | None, timeout_s: float | None, *, foreign: bool
+        self,
+        scope: Scope,
+        place: Identity,
+        signal: Signal[Any],
+        ask: str | None,
+        timeout_s: float | None,
+        *,
+        foreign: bool,
     ) -> bytes | None:
         entry = self._run.history.read(place)
         if entry is None:
             due = None if timeout_s is None else self._run.clock.wall() + timeout_s
-            wait = _wait(place, WaitKind.SIGNAL, ref=name, due_at=due, ask=ask)
-            entry = await self._waits.wait(scope, wait, _signal_value, foreign=foreign)
-            emit("signal.received", run_id=self._run.row.id, signal=name)
+            wait = _wait(place, WaitKind.SIGNAL, ref=signal.name, due_at=due, ask=ask)
+            entry = await self._waits.wait(scope, wait, _signal_value, fits=_fits(signal), foreign=foreign)
+            emit("signal.received", run_id=self._run.row.id, signal=signal.name)
         received = msgspec.json.decode(await self._run.fetch(entry), type=_Received)
         return None if received.timeout else bytes(received.signal)
 
     async def ask_about(self, scope: Scope, step: str, place: Identity) -> OnInterrupt:
         """Let a person decide what to do about an interrupted step: the signal ``resolve:STEP`` with retry, skip or fail."""
-        decision: Signal[str] = Signal(f"resolve:{step}", str)
+        decision: Signal[OnInterrupt] = Signal(f"resolve:{step}", Literal["retry", "skip", "fail"])
         asked = (place[0], f"{ASK}:{step}", place[2])
         question = f"Step {step!r} was interrupted and may have happened. Retry it, skip it, or fail?"
-        while True:
-            raw = await self._received(scope, asked, decision.name, question, None, foreign=False)
-            answer = decision.decode(raw or b'"fail"')
-            if answer in {OnInterrupt.RETRY, OnInterrupt.SKIP, OnInterrupt.FAIL}:
-                return OnInterrupt(answer)
-            asked = (asked[0], asked[1], asked[2] + 1_000_000)
+        raw = await self._received(scope, asked, decision, question, None, foreign=False)
+        return OnInterrupt(decision.decode(raw or b'"fail"'))
 
 
 def _wait(place: Identity, kind: WaitKind, *, ref: str = "", due_at: float | None = None, ask: str | None = None) -> Wait:
     return Wait(branch=place[0], step=place[1], occurrence=place[2], kind=kind, ref=ref, due_at=due_at, ask=ask)
+
+
+def _fits(signal: Signal[Any]) -> Fits:
+    def fits(arrival: Arrival) -> str | None:
+        try:
+            signal.decode(arrival.payload)
+        except CodecError as error:
+            return f"signal {signal.name!r} does not fit: {error}"
+        return None
+
+    return fits
 
 
 def _signal_value(arrival: Arrival | None) -> bytes:

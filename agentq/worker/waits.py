@@ -11,7 +11,7 @@ import msgspec
 
 from agentq.errors import AgentQError, StoreUnavailable
 from agentq.journal import ABANDONED, Identity
-from agentq.message import Arrival, Cancel, Entry, EntryKind, Envelope, Wait, WaitKind
+from agentq.message import Arrival, Cancel, Entry, EntryKind, Envelope, Failure, Wait, WaitKind
 from agentq.telemetry import emit
 from agentq.worker.host import Host
 from agentq.worker.ledger import Stop
@@ -34,11 +34,16 @@ Render = Callable[[Arrival | None], bytes]
 """Writes the value of a ``waited`` entry: of what arrived, or None for a timer that fired or a signal that came too late."""
 
 
+Fits = Callable[[Arrival], str | None]
+"""Says why an arrival is not what the code waits for; None if it is."""
+
+
 @dataclass(slots=True, eq=False)
 class _Pending:
     wait: Wait
     arrived: asyncio.Future[Arrival | None]
     line: asyncio.Task[Any]
+    fits: Fits | None = None
     timer: asyncio.TimerHandle | None = None
 
 
@@ -68,13 +73,15 @@ class Waits:
         wait: Wait,
         render: Render,
         *,
+        fits: Fits | None = None,
         children: tuple[Envelope, ...] = (),
         args_hash: str = "",
         foreign: bool,
     ) -> Entry:
         """Wait until ``wait`` ends and return its ``waited`` entry, whose value ``render`` writes.
 
-        ``render`` gets the arrival, or None for a timer that fired or a signal that did not come in time.
+        ``render`` gets the arrival, or None for a timer that fired or a signal that did not come in time. An arrival that
+        ``fits`` refuses is recorded with the reason and not waited for any more; the wait goes on.
         """
         run = self._run
         place = (wait.branch, wait.step, wait.occurrence)
@@ -86,7 +93,7 @@ class Waits:
         begun = run.clock.wall()
         attempt, _ = run.history.next_try(place)
         wait = self._recorded.get(place) or msgspec.structs.replace(wait, attempt=attempt)
-        pending = _Pending(wait, asyncio.get_running_loop().create_future(), own_task())
+        pending = _Pending(wait, asyncio.get_running_loop().create_future(), own_task(), fits)
         try:
             if place not in self._recorded:
                 self._recorded[place] = wait
@@ -97,6 +104,7 @@ class Waits:
                 self._keep_arrival(pending)
                 self.give_up(place)
             raise
+        attempt, _ = run.history.next_try(place)
         value, tokens, cost = render(arrival), 0, 0
         if arrival is not None:
             tokens, cost = arrival.tokens, arrival.cost_nanos
@@ -192,8 +200,23 @@ class Waits:
             if wait.kind is arrival.kind and wait.ref == arrival.ref and not pending.arrived.done():
                 if arrival.signal:
                     self._taken.add(arrival.signal)
-                pending.arrived.set_result(arrival)
+                reason = pending.fits(arrival) if pending.fits is not None else None
+                if reason is None:
+                    pending.arrived.set_result(arrival)
+                else:
+                    self._run.background(self._refuse(wait, arrival, reason))
                 return
+
+    async def _refuse(self, wait: Wait, arrival: Arrival, reason: str) -> None:
+        """Keep what came and does not fit where a person finds it, and take it out of the mailbox."""
+        run = self._run
+        place = (wait.branch, wait.step, wait.occurrence)
+        emit("signal.refused", run_id=run.row.id, signal=wait.ref, reason=reason)
+        failure = Failure(type="UnfitSignal", message=reason)
+        attempt, _ = run.history.next_try(place)
+        entry = run.ledger.entry(EntryKind.TRIED, place, attempt=attempt, value=msgspec.json.encode(failure))
+        await run.ledger.commit(entry, signals=(arrival.signal,))
+        await self.look()
 
     def _keep_arrival(self, pending: _Pending) -> None:
         """What arrived for a wait that is given up is kept for the next."""
