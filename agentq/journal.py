@@ -218,6 +218,6 @@ def mismatch_message(entry: Entry, now_hash: str, *, version_then: str | None, v
     return (
         f"{place} was recorded at entry {entry.seq} with arguments {entry.args_hash}, and is now called with {now_hash}: "
         f"the code or its inputs changed while the run was under way.{versions} Either bring the old behaviour back and "
-        f"`agentq runs retry`, or start over from before this step with `agentq runs fork --at {entry.seq}`, or declare the "
-        "task with on_mismatch='rerun' (call again) or 'ignore' (keep the recorded value)."
+        f"`agentq runs retry RUN`, or start over from before this step with `agentq runs fork RUN --keep {entry.seq}`, or "
+        "declare the task with on_mismatch='rerun' (call again) or 'ignore' (keep the recorded value)."
     )

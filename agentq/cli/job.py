@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 import time
@@ -17,9 +16,10 @@ from agentq.cli.reading import find_run, store_option
 from agentq.cli.signals import stopping
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
+from agentq.cli.text import count
 from agentq.cli.worker import changed_log
 from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
-from agentq.message import RunQuery, RunState
+from agentq.message import QueueStats, Run, RunState
 from agentq.settings import seconds
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def job(
       0    the run is done
       1    it failed for good, or was cancelled: do not try again
       66   there was nothing to do
-      75   hand me back: it was drained, waits, or will be tried again
+      75   hand me back: it was drained, waits, or will be tried again; or runs are under way elsewhere
 
     \b
     In a Job (restartPolicy: Never), let 1 and 66 end it, and 75 start another pod without counting as a failure:
@@ -90,8 +90,7 @@ async def _one(app: AgentQ, limits: WorkerSettings, store_url: str | None, word:
             return EX_FAILED if wanted.state is not RunState.SUCCEEDED else 0
         report = await _work(app, limits, wanted.id if wanted else None, time.monotonic() + wait_s)
         if report is None or report.last is None:
-            note(f"{wanted.id} could not be taken: it is {wanted.state.value}" if wanted else "nothing to do")
-            code = EX_TEMPFAIL if wanted else EX_NO_INPUT
+            code = await _empty_handed(app, limits, wanted)
         else:
             code = _CODES.get(report.last[1].value, EX_TEMPFAIL)
     if report is not None and report.abandoned:
@@ -105,41 +104,42 @@ async def _work(app: AgentQ, limits: WorkerSettings, root: str | None, until: fl
 
     hand = _Hand()
     with stopping(hand.drain, hand.abort):
-        while True:
-            if await (_something(app, limits) if root is None else _claimable(app, root)):
-                hand.worker = made = Worker(app, limits, root=root, one=True)
-                with serving(made, limits, census_of(app)):
-                    report = await made.run()
-                if report.last is not None and root in {None, report.last[0]}:  # else it was a run that ours calls
-                    return report
-            left = until - time.monotonic()
-            if left <= 0 or hand.stopped.is_set():
+        while not hand.stopped:
+            patience = max(0.0, until - time.monotonic())
+            hand.worker = made = Worker(app, limits, root=root, one=True, patience_s=patience)
+            with serving(made, limits, census_of(app)):
+                report = await made.run()
+            if report.last is None:
                 return None
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(hand.stopped.wait(), min(left, _LOOK_S))
+            if root in {None, report.last[0]}:  # else it was a run that ours calls
+                return report
+    return None
 
 
-async def _something(app: AgentQ, limits: WorkerSettings) -> bool:
-    """Whether a claim would probably get a run."""
+async def _empty_handed(app: AgentQ, limits: WorkerSettings, wanted: Run | None) -> int:
+    """Say why there was nothing to work on. What runs elsewhere may yet need us: its worker may be dead, its lease not over."""
+    if wanted is not None:
+        note(f"{wanted.id} could not be taken: it is {wanted.state.value}")
+        return EX_TEMPFAIL
+    elsewhere = sum(stats.running for stats in await _queues(app, limits))
+    note(f"nothing to do now; {count(elsewhere, 'run')} under way elsewhere" if elsewhere else "nothing to do")
+    return EX_TEMPFAIL if elsewhere else EX_NO_INPUT
+
+
+async def _queues(app: AgentQ, limits: WorkerSettings) -> list[QueueStats]:
     mine = {name for name, _ in limits.queues} or set(app.queues)
-    return any(stats.runnable for stats in (await app.store.census()).queues if stats.queue in mine)
-
-
-async def _claimable(app: AgentQ, run_id: str) -> bool:
-    """Whether a claim would probably get this run."""
-    found = await app.store.runs(RunQuery(ids=(run_id,), limit=1))
-    return any(run.state in {RunState.QUEUED, RunState.RUNNING} and not run.paused for run in found)
+    return [stats for stats in (await app.store.census()).queues if stats.queue in mine]
 
 
 class _Hand:
     """Passes signals on to the worker there is, and remembers them while there is none."""
 
     def __init__(self) -> None:
-        self.stopped = asyncio.Event()
+        self.stopped = False
         self.worker: Worker | None = None
 
     def drain(self, reason: str) -> None:
-        self.stopped.set()
+        self.stopped = True
         if self.worker is not None:
             self.worker.drain(reason)
 

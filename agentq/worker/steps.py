@@ -99,7 +99,7 @@ class Steps:
         except CodecError as error:
             raise JournalMismatch(
                 f"step {entry.step!r}: its recorded result (entry {entry.seq}) no longer fits its annotation: {error}. Read it "
-                f"with a type that takes both, or start over from before it with `agentq runs fork --at {entry.seq}`."
+                f"with a type that takes both, or start over from before it with `agentq runs fork RUN --keep {entry.seq}`."
             ) from None
 
     async def _live(

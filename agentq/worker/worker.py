@@ -58,6 +58,7 @@ class Worker:
         *,
         root: str | None = None,
         one: bool = False,
+        patience_s: float = 0.0,
         clock: Clock | None = None,
     ) -> None:
         """Prepare; nothing is claimed yet.
@@ -66,7 +67,8 @@ class Worker:
             app: open, or opened by the time `run` is awaited.
             settings: default from the environment.
             root: only this run and its descendants.
-            one: claim a single run, and end with it; end at once if there is none.
+            one: claim a single run, and end with it.
+            patience_s: how long to look for that one.
             clock: simulated in tests.
 
         """
@@ -76,6 +78,7 @@ class Worker:
         self._root = root
         self._one = one
         self._clock = clock or SystemClock()
+        self._patience_until = self._clock.steady() + patience_s
         self._ends: Counter[End] = Counter()
         self._last: tuple[str, End] | None = None
         self._recycle = ""
@@ -197,8 +200,8 @@ class Worker:
                 else:
                     self._in_contact()
                     failures = self._well(failures)
-                    if self._one:
-                        self._drain.request(self._recycle or "one run", stop=None)
+                    if self._one and (taken or self._clock.steady() >= self._patience_until):
+                        self._drain.request("one run", stop=None)
                         continue
                     if taken == free and pool.busy < self._settings.concurrency:
                         continue
