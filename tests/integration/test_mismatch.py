@@ -44,7 +44,7 @@ async def test_by_default_the_run_fails_and_says_what_changed_and_what_to_do():
         assert (run.state, run.attempt) == (RunState.FAILED, 1)
         assert run.failure is not None
         assert run.failure.type.endswith("JournalMismatch")
-        for words in ("'work'", "entry 0", "agentq runs fork --at 0", "on_mismatch="):
+        for words in ("'work'", "entry 0", "agentq runs fork RUN --keep 0", "on_mismatch="):
             assert words in run.failure.message
         assert run.version == "v1"
         assert calls == [1, "dead"]
