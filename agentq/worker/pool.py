@@ -18,6 +18,7 @@ from agentq.worker.host import ExecutionOptions
 from agentq.worker.isolate import Isolated, can_isolate
 from agentq.worker.leases import Heart, Held
 from agentq.worker.ledger import Stop
+from agentq.worker.unusable import Unusable
 from agentq.worker.verbs import LiveRun
 
 if TYPE_CHECKING:
@@ -164,7 +165,10 @@ class Pool:
         if alone or (task.spec.isolate and apart):
             working = Isolated(self._app, task, claim, held, self._store, self._clock, self._settings)
         else:
-            working = LiveRun(task, claim, held, self._store, self._clock, self._options)
+            try:
+                working = LiveRun(task, claim, held, self._store, self._clock, self._options)
+            except ValueError as error:
+                working = Unusable(claim, held, self._store, error)
         held.limit_at = limit_at(working, self._settings.grace_s) if isinstance(working, Execution) else None
         if claim.taken_over:
             emit("run.taken_over", run_id=run.id, task=run.task, queue=run.queue, takeovers=run.takeovers, suspect=run.suspect)

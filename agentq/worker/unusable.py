@@ -6,8 +6,8 @@ from agentq.failure import failure_from
 from agentq.message import Claim, Failed, Verdict, Write
 from agentq.stores.base import Store
 from agentq.telemetry import emit
-from agentq.worker.ledger import Lease, Stop, deliver
 from agentq.worker.execution import End
+from agentq.worker.ledger import Lease, Stop, deliver
 
 
 class Unusable:
