@@ -9,7 +9,7 @@ from typing import Any
 from agentq import AgentQ, Context, Retry, SyncContext
 from agentq.clock import SystemClock
 from agentq.errors import StoreUnavailable
-from agentq.message import Beat, ClaimRef, ClaimRequest, EntryKind, RunState, SetWorker, Verdict, WorkerState, Write
+from agentq.message import Beat, ClaimRef, ClaimRequest, EntryKind, Reply, RunState, SetWorker, Verdict, WorkerState, Write
 from agentq.message import Worker as Row
 from agentq.settings import WorkerSettings
 from agentq.stores import open_store
@@ -232,6 +232,28 @@ async def test_a_heartbeat_renews_the_claims_it_lists_and_no_others():
         assert beat.lost == (refs[second],)
 
 
+async def test_the_heart_goes_on_whatever_the_store_or_the_worker_raise():
+    clock, beats, broken = SystemClock(), Calls(), [True]
+
+    def row() -> Row:
+        if broken[0]:
+            raise ZeroDivisionError("a defect of ours")
+        return Row(id="w")
+
+    heart = Heart(
+        MemoryStore(), clock, heartbeat_s=0.01, lease_s=30, fence_s=20, row=row, deliver=beats.append, fenced=lambda refs: None,
+        give_up=lambda reason: None,
+    )  # fmt: skip
+    heart.start()
+    try:
+        await wait_until("it failed", lambda: heart.failures > 1)
+        assert heart.error == "a defect of ours"
+        broken[0] = False
+        await wait_until("it beats again", lambda: beats)
+    finally:
+        await heart.stop()
+
+
 async def test_a_process_whose_loop_is_blocked_past_a_runs_timeout_is_ended():
     clock, reasons, over = SystemClock(), Calls(), threading.Event()
     store = MemoryStore()
@@ -393,6 +415,15 @@ async def test_sync_code_that_blocks_keeps_its_lease_too():
         assert await (await task.enqueue()).result(timeout=20) == 2
 
 
+async def order(aq: AgentQ, worker: Worker, state: WorkerState) -> None:
+    """Say it as soon as the worker's row is there."""
+
+    async def heard() -> bool:
+        return await aq.store.command(SetWorker(worker_id=worker.id, state=state)) is Reply.DONE
+
+    await wait_until("the worker's row is there", heard)
+
+
 async def test_a_cordoned_worker_claims_nothing_more_finishes_what_it_has_and_can_be_uncordoned():
     aq, gate = AgentQ("t"), Gate()
 
@@ -408,13 +439,13 @@ async def test_a_cordoned_worker_claims_nothing_more_finishes_what_it_has_and_ca
     async with aq.using(store="memory:"), working(aq) as worker:
         first = await task.enqueue()
         await gate.reached()
-        await aq.store.command(SetWorker(worker_id=worker.id, state=WorkerState.CORDONED))
+        await order(aq, worker, WorkerState.CORDONED)
         await wait_until("it heard", lambda: worker.status()["state"] == "cordoned")
         second = await task.enqueue()
         gate.open()
         assert await first.result(timeout=10) == "done"
         assert (await second.status()).state is RunState.QUEUED
-        await aq.store.command(SetWorker(worker_id=worker.id, state=WorkerState.ACTIVE))
+        await order(aq, worker, WorkerState.ACTIVE)
         assert await second.result(timeout=10) == "done"
 
 
@@ -430,8 +461,7 @@ async def test_an_operators_drain_ends_the_worker():
         worker = Worker(aq, SHORT)
         job = asyncio.create_task(worker.run())
         await gate.reached()
-        await wait_until("it is known", lambda: worker.ready)
-        await aq.store.command(SetWorker(worker_id=worker.id, state=WorkerState.DRAINING))
+        await order(aq, worker, WorkerState.DRAINING)
         assert (await job).ends == {End.RELEASED: 1}
         assert (await handle.status()).state is RunState.QUEUED
         assert [entry.kind for entry in await aq.store.journal(handle.id)] == list[EntryKind]()
