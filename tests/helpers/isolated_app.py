@@ -26,10 +26,18 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@aq.step
-async def note(path: str, word: str) -> int:
+def write(path: str, word: str) -> None:
     with Path(path).open("a") as file:
         file.write(f"{word}\n")
+
+
+def there(path: str) -> bool:
+    return Path(path).exists()
+
+
+@aq.step
+async def note(path: str, word: str) -> int:
+    write(path, word)
     return os.getpid()
 
 
@@ -53,8 +61,7 @@ async def dies_once(ctx: Context, path: str) -> list[int]:
 
 @aq.task(isolate=True, retry=Retry(max_attempts=9))
 async def always_dies(ctx: Context, path: str) -> None:
-    with Path(path).open("a") as file:
-        file.write("died\n")
+    write(path, "died")
     die()
 
 
@@ -86,7 +93,7 @@ def hangs(ctx: SyncContext, path: str) -> None:
 async def drained(ctx: Context, path: str) -> int:
     await note(path, "one")
     ran = 0
-    while not Path(path + ".go").exists():
+    while not there(path + ".go"):
         ran = await note(path, "loop")
     return ran
 

@@ -12,7 +12,20 @@ from typing import Any
 from agentq import AgentQ, Signal
 from agentq.errors import StoreUnavailable
 from agentq.handle import RunHandle
-from agentq.message import ClaimRef, ClaimRequest, Command, Entry, EntryKind, Reply, Run, RunQuery, RunState, Send, Verdict, Write
+from agentq.message import (
+    ClaimRef,
+    ClaimRequest,
+    Command,
+    Entry,
+    EntryKind,
+    Reply,
+    Run,
+    RunQuery,
+    RunState,
+    Send,
+    Verdict,
+    Write,
+)
 from agentq.producer import envelope
 from agentq.scope import current_scope
 from agentq.settings import WorkerSettings
@@ -23,7 +36,8 @@ from agentq.telemetry import add_sink, remove_sink
 from agentq.testing import SimulatedClock
 from agentq.testing.wait import wait_until
 from agentq.worker import Worker
-from agentq.worker.execution import End, ExecutionOptions
+from agentq.worker.execution import End
+from agentq.worker.host import ExecutionOptions
 from agentq.worker.ledger import Stop
 from agentq.worker.verbs import LiveRun
 

@@ -13,7 +13,8 @@ ONE = Retry(max_attempts=1)
 
 
 def app(on_interrupt: Any, **options: Any) -> tuple[AgentQ, Any, Calls, Callable[[Any], None]]:
-    aq, calls, crash = AgentQ("t"), Calls(), []
+    aq, calls = AgentQ("t"), Calls()
+    crash: list[Any] = []
 
     @aq.step(effect="at_most_once", on_interrupt=on_interrupt, **options)
     async def pay(amount: int) -> str:
@@ -32,7 +33,7 @@ def app(on_interrupt: Any, **options: Any) -> tuple[AgentQ, Any, Calls, Callable
     return aq, task, calls, crash.append
 
 
-async def test_it_is_marked_before_its_body_runs_and_replayed_like_any_other():
+async def test_it_is_marked_before_its_body_runs_and_replayed_like_any_other() -> None:
     aq, task, calls, _ = app("fail")
     async with lab(aq) as bench:
         run = await bench.finish(task.bind())
@@ -51,7 +52,7 @@ async def test_it_is_marked_before_its_body_runs_and_replayed_like_any_other():
 )
 async def test_one_that_was_interrupted_is_decided_by_its_policy_and_the_decision_is_recorded(
     policy: str, result: Any, times: int, shape: list[str]
-):
+) -> None:
     aq, task, calls, crash = app(policy)
     async with lab(aq) as bench:
         crash(bench.die_here)
@@ -64,7 +65,7 @@ async def test_one_that_was_interrupted_is_decided_by_its_policy_and_the_decisio
 @pytest.mark.parametrize(
     ("answer", "result", "times"), [("retry", "paid", 2), ("skip", None, 1), ("fail", ["StepInterrupted", True], 1)]
 )
-async def test_a_person_may_be_asked(answer: str, result: Any, times: int):
+async def test_a_person_may_be_asked(answer: str, result: Any, times: int) -> None:
     aq, task, calls, crash = app("ask")
     async with lab(aq) as bench:
         crash(bench.die_here)
@@ -86,7 +87,7 @@ async def test_a_person_may_be_asked(answer: str, result: Any, times: int):
         assert len(calls) == times
 
 
-async def test_a_failure_of_its_body_is_known_and_follows_the_retry_policy():
+async def test_a_failure_of_its_body_is_known_and_follows_the_retry_policy() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step(effect="at_most_once", retry=Retry(max_attempts=2))
@@ -106,10 +107,10 @@ async def test_a_failure_of_its_body_is_known_and_follows_the_retry_policy():
         assert [kind for kind, _ in await bench.shape(run.id)] == ["started", "tried", "started", "done"]
 
 
-async def test_an_unknown_outcome_of_the_mark_does_not_run_the_body_twice():
+async def test_an_unknown_outcome_of_the_mark_does_not_run_the_body_twice() -> None:
     aq, task, calls, _ = app("fail")
     async with lab(aq) as bench:
-        bench.store = Doubtful(bench.store, iter(["lost", "refused", "lost"]))  # type: ignore[assignment]
+        bench.store = Doubtful(bench.store, iter(["lost", "refused", "lost"]))
         run = await bench.finish(task.bind())
         assert await bench.result(run.id) == "paid"
         assert calls == [5]

@@ -7,7 +7,7 @@ from agentq.message import RunState
 from tests.helpers.lab import Calls, lab
 
 
-async def test_spending_is_committed_with_the_step_and_counted_once():
+async def test_spending_is_committed_with_the_step_and_counted_once() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step(retry=Retry(max_attempts=3))
@@ -36,7 +36,7 @@ async def test_spending_is_committed_with_the_step_and_counted_once():
         assert (status.tokens, status.cost_usd) == (201, Decimal("0.010000002"))
 
 
-async def test_steps_over_the_budget_are_not_begun():
+async def test_steps_over_the_budget_are_not_begun() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -59,7 +59,7 @@ async def test_steps_over_the_budget_are_not_begun():
         assert calls == [0, 1, 2]
 
 
-async def test_tokens_over_the_budget_are_recorded_and_end_the_run_unless_it_is_caught():
+async def test_tokens_over_the_budget_are_recorded_and_end_the_run_unless_it_is_caught() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -85,7 +85,7 @@ async def test_tokens_over_the_budget_are_recorded_and_end_the_run_unless_it_is_
         assert await bench.result(run.id) == "in short"
 
 
-async def test_money_over_the_budget_ends_the_run_at_ctx_spend():
+async def test_money_over_the_budget_ends_the_run_at_ctx_spend() -> None:
     aq = AgentQ("t")
 
     @aq.task(budget=Budget(cost_usd=Decimal(1)))
@@ -100,7 +100,7 @@ async def test_money_over_the_budget_ends_the_run_at_ctx_spend():
         assert (await bench.handle(run.id).status()).cost_usd == Decimal("1.2")
 
 
-async def test_amounts_that_do_not_fit_are_refused():
+async def test_amounts_that_do_not_fit_are_refused() -> None:
     aq, refused = AgentQ("t"), Calls()
 
     @aq.step

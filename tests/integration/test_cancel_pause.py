@@ -15,7 +15,7 @@ from tests.helpers.lab import LEASE_S, Calls, Gate, lab, working
 WORD = Signal("word", str)
 
 
-async def test_a_queued_or_waiting_run_is_cancelled_at_once_and_never_runs():
+async def test_a_queued_or_waiting_run_is_cancelled_at_once_and_never_runs() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task
@@ -41,7 +41,7 @@ async def test_a_queued_or_waiting_run_is_cancelled_at_once_and_never_runs():
         assert not await bench.handle(waiting).signal(WORD, "late")
 
 
-async def test_a_running_run_hears_of_its_cancel_with_the_next_heartbeat():
+async def test_a_running_run_hears_of_its_cancel_with_the_next_heartbeat() -> None:
     aq, gate, seen = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -65,7 +65,7 @@ async def test_a_running_run_hears_of_its_cancel_with_the_next_heartbeat():
         await wait_until("the slot is free", lambda: worker.status()["busy"] == 0)
 
 
-async def test_of_cancel_and_success_the_first_commit_wins():
+async def test_of_cancel_and_success_the_first_commit_wins() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -87,7 +87,7 @@ async def test_of_cancel_and_success_the_first_commit_wins():
         assert await bench.command(Cancel(run_id=done)) is Reply.UNCHANGED
 
 
-async def test_cancelling_what_is_over_is_refused():
+async def test_cancelling_what_is_over_is_refused() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -100,7 +100,7 @@ async def test_cancelling_what_is_over_is_refused():
         assert await bench.result(run.id) == "done"
 
 
-async def test_a_run_whose_worker_died_with_the_cancel_flag_set_settles_without_running_code():
+async def test_a_run_whose_worker_died_with_the_cancel_flag_set_settles_without_running_code() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -123,7 +123,7 @@ async def test_a_run_whose_worker_died_with_the_cancel_flag_set_settles_without_
         assert calls == ["runs"]
 
 
-async def test_a_cancel_wins_over_a_retry_and_a_suspension():
+async def test_a_cancel_wins_over_a_retry_and_a_suspension() -> None:
     aq = AgentQ("t")
 
     @aq.task(retry=Retry(max_attempts=5))
@@ -142,7 +142,7 @@ async def test_a_cancel_wins_over_a_retry_and_a_suspension():
             assert run.state is RunState.CANCELLED
 
 
-async def test_a_paused_run_stops_at_its_next_step_and_goes_on_where_it_was():
+async def test_a_paused_run_stops_at_its_next_step_and_goes_on_where_it_was() -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -173,7 +173,7 @@ async def test_a_paused_run_stops_at_its_next_step_and_goes_on_where_it_was():
         assert calls == [0, 1, 2, 3]
 
 
-async def test_a_paused_run_that_waits_is_not_woken_until_it_is_resumed():
+async def test_a_paused_run_that_waits_is_not_woken_until_it_is_resumed() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -191,7 +191,7 @@ async def test_a_paused_run_that_waits_is_not_woken_until_it_is_resumed():
         assert await bench.result(run_id) == "x"
 
 
-async def test_a_cancel_reaches_a_paused_run():
+async def test_a_cancel_reaches_a_paused_run() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -204,7 +204,7 @@ async def test_a_cancel_reaches_a_paused_run():
         assert await bench.state(run_id) is RunState.CANCELLED
 
 
-async def test_a_cancel_overrules_a_drain_that_is_under_way():
+async def test_a_cancel_overrules_a_drain_that_is_under_way() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.step
@@ -226,7 +226,7 @@ async def test_a_cancel_overrules_a_drain_that_is_under_way():
         assert await bench.state(run_id) is RunState.CANCELLED
 
 
-async def test_swallowing_a_cancel_does_not_help():
+async def test_swallowing_a_cancel_does_not_help() -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step

@@ -22,7 +22,7 @@ async def children(bench: Lab, parent_id: str) -> list[Any]:
     return sorted(found, key=lambda run: run.args)
 
 
-async def test_a_child_runs_once_and_its_result_comes_back_typed():
+async def test_a_child_runs_once_and_its_result_comes_back_typed() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task
@@ -53,7 +53,7 @@ async def test_a_child_runs_once_and_its_result_comes_back_typed():
         assert len(await children(bench, run_id)) == 2
 
 
-async def test_grandchildren_have_the_same_root_and_inherit_the_tenant():
+async def test_grandchildren_have_the_same_root_and_inherit_the_tenant() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -75,7 +75,7 @@ async def test_grandchildren_have_the_same_root_and_inherit_the_tenant():
         assert {each.root_id for each in everyone if each.id != run.id} == {run.id}
 
 
-async def test_a_failed_child_raises_child_failed_and_says_why():
+async def test_a_failed_child_raises_child_failed_and_says_why() -> None:
     aq = AgentQ("t")
 
     @aq.task(retry=ONE)
@@ -95,7 +95,7 @@ async def test_a_failed_child_raises_child_failed_and_says_why():
         assert await bench.result(run.id) == "bad: ValueError: broken child"
 
 
-async def test_call_many_keeps_order_and_starts_no_more_than_its_limit():
+async def test_call_many_keeps_order_and_starts_no_more_than_its_limit() -> None:
     aq, starts = AgentQ("t"), Calls()
 
     @aq.task
@@ -126,7 +126,7 @@ async def test_call_many_keeps_order_and_starts_no_more_than_its_limit():
         assert most == 2
 
 
-async def test_call_many_tolerates_so_many_failures_and_no_more():
+async def test_call_many_tolerates_so_many_failures_and_no_more() -> None:
     aq = AgentQ("t")
 
     @aq.task(retry=ONE)
@@ -138,7 +138,7 @@ async def test_call_many_tolerates_so_many_failures_and_no_more():
     @aq.task(retry=ONE)
     async def parent(ctx: Context, tolerate: int) -> list[str]:
         outcomes = await ctx.call_many([work.bind(n) for n in range(4)], tolerate=tolerate)
-        return [str(outcome.value) if outcome.ok else outcome.failure.type for outcome in outcomes if outcome.failure or True]
+        return [str(outcome.value) if outcome.failure is None else outcome.failure.type for outcome in outcomes]
 
     async with lab(aq) as bench:
         run = await bench.finish(parent.bind(2))
@@ -150,7 +150,7 @@ async def test_call_many_tolerates_so_many_failures_and_no_more():
 
 
 @pytest.mark.parametrize("first", [1, 2])
-async def test_first_of_many_cancels_the_rest_and_replays_the_same(first: int):
+async def test_first_of_many_cancels_the_rest_and_replays_the_same(first: int) -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.task
@@ -180,7 +180,7 @@ async def test_first_of_many_cancels_the_rest_and_replays_the_same(first: int):
         assert {child.state for child in await children(bench, run.id)} == {RunState.SUCCEEDED, RunState.CANCELLED}
 
 
-async def test_children_not_needed_are_cancelled_though_the_parents_worker_died_before_it_could_say_so():
+async def test_children_not_needed_are_cancelled_though_the_parents_worker_died_before_it_could_say_so() -> None:
     aq, crash = AgentQ("t"), [True]
 
     @aq.task
@@ -215,7 +215,7 @@ async def test_children_not_needed_are_cancelled_though_the_parents_worker_died_
         assert await bench.store.waits(run_id) == []
 
 
-async def test_a_child_cancelled_with_its_sibling_is_started_anew_when_the_run_tries_again():
+async def test_a_child_cancelled_with_its_sibling_is_started_anew_when_the_run_tries_again() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task
@@ -242,7 +242,7 @@ async def test_a_child_cancelled_with_its_sibling_is_started_anew_when_the_run_t
         assert sorted(child.state for child in await children(bench, run.id)) == ["cancelled", "succeeded"]
 
 
-async def test_a_childs_failure_that_escaped_is_tried_again_with_the_next_attempt():
+async def test_a_childs_failure_that_escaped_is_tried_again_with_the_next_attempt() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task(retry=ONE)
@@ -262,7 +262,7 @@ async def test_a_childs_failure_that_escaped_is_tried_again_with_the_next_attemp
         assert run.attempt == 2
 
 
-async def test_runs_retry_tries_a_failed_child_again():
+async def test_runs_retry_tries_a_failed_child_again() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task(retry=ONE)
@@ -284,7 +284,7 @@ async def test_runs_retry_tries_a_failed_child_again():
         assert await bench.result(run.id) == "fine"
 
 
-async def test_a_childs_failure_that_was_caught_replays_as_it_was():
+async def test_a_childs_failure_that_was_caught_replays_as_it_was() -> None:
     aq, seen, calls = AgentQ("t"), Calls(), Calls()
 
     @aq.task(retry=ONE)
@@ -313,7 +313,7 @@ async def test_a_childs_failure_that_was_caught_replays_as_it_was():
         assert seen[0] == seen[1]
 
 
-async def test_cancel_reaches_the_whole_subtree_running_waiting_and_queued():
+async def test_cancel_reaches_the_whole_subtree_running_waiting_and_queued() -> None:
     aq, started = AgentQ("t"), Calls()
 
     @aq.step
@@ -361,7 +361,7 @@ async def test_cancel_reaches_the_whole_subtree_running_waiting_and_queued():
         assert {run.state for run in await bench.store.runs(RunQuery())} == {RunState.CANCELLED}
 
 
-async def test_a_child_is_not_inserted_after_the_cancel_flag():
+async def test_a_child_is_not_inserted_after_the_cancel_flag() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -383,7 +383,7 @@ async def test_a_child_is_not_inserted_after_the_cancel_flag():
         assert await children(bench, run_id) == []
 
 
-async def test_a_cancelled_child_is_a_failed_call_for_its_parent():
+async def test_a_cancelled_child_is_a_failed_call_for_its_parent() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -408,7 +408,7 @@ async def test_a_cancelled_child_is_a_failed_call_for_its_parent():
         assert await bench.result(run_id) == ["Cancelled"]
 
 
-async def test_a_timeout_of_the_users_own_around_a_call_cancels_the_child():
+async def test_a_timeout_of_the_users_own_around_a_call_cancels_the_child() -> None:
     aq, out = AgentQ("t"), asyncio.Event()
 
     @aq.task
@@ -430,7 +430,7 @@ async def test_a_timeout_of_the_users_own_around_a_call_cancels_the_child():
                 return "gave up"
             return "never"
 
-        return (await ctx.gather(impatient(), until_then()))[0]
+        return str((await ctx.gather(impatient(), until_then()))[0])
 
     async with lab(aq) as bench:
         run_id = await bench.submit(parent.bind())
@@ -438,7 +438,7 @@ async def test_a_timeout_of_the_users_own_around_a_call_cancels_the_child():
         assert [run.state for run in await children(bench, run_id)] == [RunState.CANCELLED]
 
 
-async def test_tokens_and_money_of_children_count_with_their_parent():
+async def test_tokens_and_money_of_children_count_with_their_parent() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -456,7 +456,7 @@ async def test_tokens_and_money_of_children_count_with_their_parent():
         assert (status.tokens, str(status.cost_usd)) == (201, "0.5")
 
 
-async def test_an_enqueue_inside_a_run_is_done_once_and_is_no_child():
+async def test_an_enqueue_inside_a_run_is_done_once_and_is_no_child() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task
@@ -486,7 +486,7 @@ async def test_an_enqueue_inside_a_run_is_done_once_and_is_no_child():
         assert len(await bench.store.runs(RunQuery())) == 4
 
 
-async def test_an_enqueue_whose_journal_entry_was_lost_makes_no_second_run():
+async def test_an_enqueue_whose_journal_entry_was_lost_makes_no_second_run() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task
@@ -514,7 +514,7 @@ async def test_an_enqueue_whose_journal_entry_was_lost_makes_no_second_run():
         assert calls == ["other"]
 
 
-async def test_sync_tasks_call_children_too():
+async def test_sync_tasks_call_children_too() -> None:
     aq = AgentQ("t")
 
     @aq.task

@@ -15,7 +15,7 @@ from agentq.worker.ledger import Stop
 from tests.helpers.lab import FAST, Calls, Gate, lab
 
 
-async def test_a_drain_in_the_middle_of_a_body_lets_it_end_and_the_next_worker_goes_on():
+async def test_a_drain_in_the_middle_of_a_body_lets_it_end_and_the_next_worker_goes_on() -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -49,7 +49,7 @@ async def test_a_drain_in_the_middle_of_a_body_lets_it_end_and_the_next_worker_g
         assert calls == [("first", True), "second"]
 
 
-async def test_a_drain_between_steps_stops_plain_code_at_once():
+async def test_a_drain_between_steps_stops_plain_code_at_once() -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.task(retry=Retry(max_attempts=1))
@@ -70,7 +70,7 @@ async def test_a_drain_between_steps_stops_plain_code_at_once():
 
 
 @pytest.mark.parametrize("how", ["except Exception", "return_exceptions", "bare except"])
-async def test_a_drain_cannot_be_swallowed(how: str):
+async def test_a_drain_cannot_be_swallowed(how: str) -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -113,7 +113,7 @@ async def test_a_drain_cannot_be_swallowed(how: str):
 
 @pytest.mark.parametrize("how", ["returns", "raises"])
 @pytest.mark.parametrize("stop", [Stop.DRAIN, Stop.CANCEL, Stop.TIMEOUT])
-async def test_what_a_body_makes_of_its_cancellation_is_not_recorded(how: str, stop: Stop):
+async def test_what_a_body_makes_of_its_cancellation_is_not_recorded(how: str, stop: Stop) -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -147,7 +147,7 @@ async def test_what_a_body_makes_of_its_cancellation_is_not_recorded(how: str, s
             assert await bench.result(run_id) == "all of it"
 
 
-async def test_a_nested_step_inside_a_body_is_still_done_while_draining():
+async def test_a_nested_step_inside_a_body_is_still_done_while_draining() -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -177,7 +177,7 @@ async def test_a_nested_step_inside_a_body_is_still_done_while_draining():
         assert calls == ["inner"]
 
 
-async def test_a_worker_drains_hands_back_and_another_goes_on():
+async def test_a_worker_drains_hands_back_and_another_goes_on() -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -216,7 +216,7 @@ async def test_a_worker_drains_hands_back_and_another_goes_on():
 
 
 @pytest.mark.parametrize("how", ["abort", "grace"])
-async def test_bodies_that_do_not_end_are_cancelled_when_the_grace_is_over_or_at_once(how: str):
+async def test_bodies_that_do_not_end_are_cancelled_when_the_grace_is_over_or_at_once(how: str) -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -245,7 +245,7 @@ async def test_bodies_that_do_not_end_are_cancelled_when_the_grace_is_over_or_at
         assert (await handle.status()).state is RunState.QUEUED
 
 
-async def test_a_drain_before_the_worker_has_begun_ends_it_at_once():
+async def test_a_drain_before_the_worker_has_begun_ends_it_at_once() -> None:
     aq = AgentQ("t")
 
     @aq.task

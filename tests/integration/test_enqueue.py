@@ -5,7 +5,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -26,7 +26,7 @@ def make() -> tuple[AgentQ, Any, Calls]:
     return aq, task, calls
 
 
-async def test_the_same_key_is_the_same_run_with_one_result():
+async def test_the_same_key_is_the_same_run_with_one_result() -> None:
     aq, task, calls = make()
     async with aq.using(store="memory:"), working(aq):
         first = await task.options(key="k").enqueue(1)
@@ -37,7 +37,7 @@ async def test_the_same_key_is_the_same_run_with_one_result():
         assert calls == [1]
 
 
-async def test_the_same_key_with_other_arguments_is_a_conflict_that_shows_both():
+async def test_the_same_key_with_other_arguments_is_a_conflict_that_shows_both() -> None:
     aq, task, _ = make()
     async with aq.using(store="memory:"):
         first = await task.options(key="k").enqueue(1, "first")
@@ -51,7 +51,7 @@ async def test_the_same_key_with_other_arguments_is_a_conflict_that_shows_both()
         assert len(await aq.store.runs(RunQuery())) == 1
 
 
-async def test_a_key_is_its_own_per_app_tenant_and_task():
+async def test_a_key_is_its_own_per_app_tenant_and_task() -> None:
     aq, task, _ = make()
     other = AgentQ("other")
 
@@ -71,7 +71,7 @@ async def test_a_key_is_its_own_per_app_tenant_and_task():
         assert len({(await task.enqueue(1)).id for _ in range(10)}) == 10
 
 
-async def test_arguments_are_checked_where_they_are_given():
+async def test_arguments_are_checked_where_they_are_given() -> None:
     aq, task, _ = make()
     async with aq.using(store="memory:"):
         for args, kwargs, names in (
@@ -82,7 +82,7 @@ async def test_arguments_are_checked_where_they_are_given():
         assert await aq.store.runs(RunQuery()) == []
 
 
-async def test_arguments_that_no_longer_fit_the_code_fail_the_run_with_the_field():
+async def test_arguments_that_no_longer_fit_the_code_fail_the_run_with_the_field() -> None:
     aq, calls = AgentQ("t"), Calls()
     newer = AgentQ("t")
 
@@ -103,8 +103,8 @@ async def test_arguments_that_no_longer_fit_the_code_fail_the_run_with_the_field
         assert "added" in run.failure.message
 
 
-async def test_a_task_that_this_code_does_not_know_waits_for_a_worker_that_does():
-    aq, task, calls = make()
+async def test_a_task_that_this_code_does_not_know_waits_for_a_worker_that_does() -> None:
+    aq, task, _ = make()
     older = AgentQ("t")
 
     @older.task(name="other")
@@ -113,7 +113,7 @@ async def test_a_task_that_this_code_does_not_know_waits_for_a_worker_that_does(
     async with aq.using(store="memory:"), older.using(store=aq.store):
         handle = await task.enqueue(1)
         async with working(older):
-            assert await (await other.enqueue()).result(timeout=10) is None
+            await (await other.enqueue()).result(timeout=10)
             assert (await handle.status()).state is RunState.QUEUED
         async with working(aq):
             assert await handle.result(timeout=10) == 1
@@ -121,7 +121,7 @@ async def test_a_task_that_this_code_does_not_know_waits_for_a_worker_that_does(
         older.find("task")
 
 
-async def test_delays_moments_and_priorities_order_the_start():
+async def test_delays_moments_and_priorities_order_the_start() -> None:
     aq, task, calls = make()
     async with lab(aq) as bench:
         now = datetime.fromtimestamp(bench.clock.wall(), UTC)
@@ -137,7 +137,7 @@ async def test_delays_moments_and_priorities_order_the_start():
         assert calls == [1, 2, 3, 4]
 
 
-async def test_options_that_cannot_work_are_refused_by_name():
+async def test_options_that_cannot_work_are_refused_by_name() -> None:
     _, task, _ = make()
     naive = datetime(2030, 1, 1)  # noqa: DTZ001 - the point
     for options, field in (
@@ -149,7 +149,7 @@ async def test_options_that_cannot_work_are_refused_by_name():
         assert refused.value.field == field
 
 
-async def test_options_add_up_and_leave_the_task_alone():
+async def test_options_add_up_and_leave_the_task_alone() -> None:
     aq, task, _ = make()
     async with aq.using(store="memory:"):
         special = task.options(tags={"a": "1"}, tenant="x").options(tags={"b": "2"}, priority=3, timeout=timedelta(seconds=9))
@@ -159,7 +159,7 @@ async def test_options_add_up_and_leave_the_task_alone():
         assert (plain.tags, plain.tenant, plain.priority) == ({}, None, 0)
 
 
-async def test_many_at_once_keep_their_order_and_their_types():
+async def test_many_at_once_keep_their_order_and_their_types() -> None:
     aq, task, calls = make()
 
     @aq.task
@@ -176,7 +176,7 @@ async def test_many_at_once_keep_their_order_and_their_types():
         assert sorted(calls) == [1, 2]
 
 
-async def test_a_conflict_among_many_lets_the_others_in():
+async def test_a_conflict_among_many_lets_the_others_in() -> None:
     aq, task, _ = make()
     async with aq.using(store="memory:"):
         await task.options(key="k").enqueue(1)
@@ -185,13 +185,13 @@ async def test_a_conflict_among_many_lets_the_others_in():
         assert len(await aq.store.runs(RunQuery())) == 3
 
 
-async def test_calling_a_task_directly_says_what_to_write():
+async def test_calling_a_task_directly_says_what_to_write() -> None:
     _, task, _ = make()
     with pytest.raises(TypeError, match=r"enqueue.*ctx\.call.*testing\.run"):
         task(1)
 
 
-async def test_declarations_that_can_never_work_are_refused():
+async def test_declarations_that_can_never_work_are_refused() -> None:
     aq, task, _ = make()
 
     def sync_generator(ctx: SyncContext) -> Any:
@@ -206,19 +206,19 @@ async def test_declarations_that_can_never_work_are_refused():
 
     for function in (sync_generator, generator, no_context, wrong_first, 3, AgentQ):
         with pytest.raises(DeclarationError):
-            aq.task(function)  # type: ignore[call-overload]
+            aq.task(cast("Any", function))
     for options in (
         {"queue": "a b"}, {"timeout": timedelta(0)}, {"attempt_timeout": timedelta(-1)}, {"on_mismatch": "hope"},
     ):  # fmt: skip
         with pytest.raises(DeclarationError):
-            aq.task(**options)(task.fn)  # type: ignore[arg-type]
+            aq.task(**cast("Any", options))(task.fn)
     with pytest.raises(DeclarationError, match="two tasks"):
         aq.task(task.fn)
     with pytest.raises(DeclarationError):
         AgentQ("a b")
 
 
-async def test_opening_twice_closes_once_and_using_refuses_an_open_app():
+async def test_opening_twice_closes_once_and_using_refuses_an_open_app() -> None:
     aq, task, _ = make()
     async with aq.using(store="memory:"):
         async with aq:
@@ -231,18 +231,18 @@ async def test_opening_twice_closes_once_and_using_refuses_an_open_app():
         aq.store  # noqa: B018 - it raises
 
 
-async def test_two_that_open_at_once_both_find_the_app_open(tmp_path: Path):
+async def test_two_that_open_at_once_both_find_the_app_open(tmp_path: Path) -> None:
     aq, task, _ = make()
     aq._given_store = f"sqlite:{tmp_path}/a.db"
 
     async def one() -> str:
         async with aq:
-            return (await task.enqueue(1)).id
+            return str((await task.enqueue(1)).id)
 
     assert len(set(await asyncio.gather(one(), one(), one()))) == 3
 
 
-async def test_an_app_that_could_not_be_opened_can_be_opened_later(tmp_path: Path):
+async def test_an_app_that_could_not_be_opened_can_be_opened_later(tmp_path: Path) -> None:
     aq, task, _ = make()
     aq._given_store = "nonsense://x"
     for found in await asyncio.gather(aq.__aenter__(), aq.__aenter__(), return_exceptions=True):
@@ -252,13 +252,13 @@ async def test_an_app_that_could_not_be_opened_can_be_opened_later(tmp_path: Pat
         assert (await task.enqueue(1)).id
 
 
-async def test_blocking_on_an_event_loop_is_refused():
+async def test_blocking_on_an_event_loop_is_refused() -> None:
     aq, task, _ = make()
     with pytest.raises(RuntimeError, match="await"):
         aq.blocking(task.enqueue(1))
 
 
-def test_synchronous_code_submits_and_asks_through_one_portal(tmp_path: Path):
+def test_synchronous_code_submits_and_asks_through_one_portal(tmp_path: Path) -> None:
     program = f"""
 import threading
 from agentq import AgentQ, Context, InvalidArgument
@@ -280,12 +280,13 @@ except InvalidArgument as error:
 print(len({{handle.id for handle in handles}}), aq.blocking(handles[0].status()).state)
 print(sum(thread.name == "agentq-shell" for thread in threading.enumerate()))
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    command = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.split() == ["n", "4", "queued", "1"], done.stderr
     assert done.stderr == ""
 
 
-async def test_an_enqueue_in_the_middle_of_cancellation_of_its_caller_leaves_a_usable_app():
+async def test_an_enqueue_in_the_middle_of_cancellation_of_its_caller_leaves_a_usable_app() -> None:
     aq, task, _ = make()
     async with aq.using(store="memory:"):
         job = asyncio.create_task(task.enqueue(1))

@@ -7,7 +7,7 @@ from tests.helpers.lab import Calls, failing, lab
 ONE = Retry(max_attempts=1)
 
 
-async def test_retry_keeps_the_journal_and_does_only_what_escaped_again():
+async def test_retry_keeps_the_journal_and_does_only_what_escaped_again() -> None:
     aq, calls, body = AgentQ("t"), Calls(), failing(1)
 
     @aq.step
@@ -45,7 +45,7 @@ async def test_retry_keeps_the_journal_and_does_only_what_escaped_again():
         assert await bench.command(Requeue(run_id=run.id)) is Reply.REFUSED
 
 
-async def test_retry_of_a_nested_failure_tries_the_inner_step_again_too():
+async def test_retry_of_a_nested_failure_tries_the_inner_step_again_too() -> None:
     aq, body = AgentQ("t"), failing(1)
 
     @aq.step
@@ -72,7 +72,7 @@ async def test_retry_of_a_nested_failure_tries_the_inner_step_again_too():
         assert await bench.result(run.id) == 2
 
 
-async def test_retry_of_a_cancelled_run_goes_on_where_it_was():
+async def test_retry_of_a_cancelled_run_goes_on_where_it_was() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -95,7 +95,7 @@ async def test_retry_of_a_cancelled_run_goes_on_where_it_was():
         assert calls == ["one"]
 
 
-async def test_fork_starts_a_new_run_with_the_journal_up_to_a_step():
+async def test_fork_starts_a_new_run_with_the_journal_up_to_a_step() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -120,7 +120,7 @@ async def test_fork_starts_a_new_run_with_the_journal_up_to_a_step():
         assert (await bench.run(run.id)).state is RunState.SUCCEEDED
 
 
-async def test_a_fork_in_the_middle_of_waits_and_snapshots_finds_them():
+async def test_a_fork_in_the_middle_of_waits_and_snapshots_finds_them() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step

@@ -14,7 +14,7 @@ from tests.helpers.lab import Calls, Gate, lab
 ONE = Retry(max_attempts=1)
 
 
-async def test_branches_finish_in_any_order_and_results_keep_theirs():
+async def test_branches_finish_in_any_order_and_results_keep_theirs() -> None:
     aq, calls = AgentQ("t"), Calls()
     gates = [Gate(), Gate(), Gate()]
 
@@ -49,7 +49,7 @@ async def test_branches_finish_in_any_order_and_results_keep_theirs():
         assert len(journal) == 3
 
 
-async def test_a_branch_of_several_steps_and_a_gather_inside_a_branch_resume_where_they_were():
+async def test_a_branch_of_several_steps_and_a_gather_inside_a_branch_resume_where_they_were() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -74,7 +74,7 @@ async def test_a_branch_of_several_steps_and_a_gather_inside_a_branch_resume_whe
         assert len(calls) - 6 <= 4, "only bodies that were under way are repeated"
 
 
-async def test_gather_keeps_to_its_limit():
+async def test_gather_keeps_to_its_limit() -> None:
     aq, most, now = AgentQ("t"), Calls(), Calls()
 
     @aq.step
@@ -94,7 +94,7 @@ async def test_gather_keeps_to_its_limit():
         assert max(most) == 3
 
 
-async def test_an_empty_gather_is_an_empty_list():
+async def test_an_empty_gather_is_an_empty_list() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -105,7 +105,7 @@ async def test_an_empty_gather_is_an_empty_list():
         assert await bench.result((await bench.finish(task.bind())).id) == []
 
 
-async def test_when_a_branch_fails_the_others_are_cancelled_and_its_error_is_raised_live_and_replayed():
+async def test_when_a_branch_fails_the_others_are_cancelled_and_its_error_is_raised_live_and_replayed() -> None:
     aq, seen, gate = AgentQ("t"), Calls(), Gate()
 
     @aq.step
@@ -141,7 +141,7 @@ async def test_when_a_branch_fails_the_others_are_cancelled_and_its_error_is_rai
         assert "cancelled" in seen
 
 
-async def test_of_two_branches_that_fail_at_once_the_same_error_is_raised_when_replayed():
+async def test_of_two_branches_that_fail_at_once_the_same_error_is_raised_when_replayed() -> None:
     aq, seen = AgentQ("t"), Calls()
     together = asyncio.Event()
 
@@ -171,7 +171,7 @@ async def test_of_two_branches_that_fail_at_once_the_same_error_is_raised_when_r
         assert seen[0] == seen[1]
 
 
-async def test_a_branch_that_is_cancelled_by_its_own_code_is_not_a_result():
+async def test_a_branch_that_is_cancelled_by_its_own_code_is_not_a_result() -> None:
     aq = AgentQ("t")
 
     @aq.task(retry=ONE)
@@ -194,7 +194,7 @@ async def test_a_branch_that_is_cancelled_by_its_own_code_is_not_a_result():
 
 
 @pytest.mark.parametrize("how", ["gather", "task group", "create_task"])
-async def test_foreign_tasks_are_told_apart_by_their_arguments(how: str):
+async def test_foreign_tasks_are_told_apart_by_their_arguments(how: str) -> None:
     aq, calls = AgentQ("t"), Calls()
     order = [0, 1, 2, 3]
 
@@ -229,7 +229,7 @@ async def test_foreign_tasks_are_told_apart_by_their_arguments(how: str):
         assert calls.count_of(0) == calls.count_of(1) == 1, "what was recorded before the death is not done again"
 
 
-async def test_equal_calls_of_foreign_tasks_are_counted():
+async def test_equal_calls_of_foreign_tasks_are_counted() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -247,7 +247,7 @@ async def test_equal_calls_of_foreign_tasks_are_counted():
         assert [entry.occurrence for entry in await bench.journal(run.id)] == [0, 1, 2]
 
 
-async def test_return_exceptions_sees_step_failures_and_the_run_goes_on():
+async def test_return_exceptions_sees_step_failures_and_the_run_goes_on() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -265,7 +265,7 @@ async def test_return_exceptions_sees_step_failures_and_the_run_goes_on():
 
 
 @pytest.mark.parametrize("how", ["gather", "asyncio.gather", "task group"])
-async def test_a_drain_in_the_middle_of_a_gather_lets_bodies_end_and_begins_no_more(how: str):
+async def test_a_drain_in_the_middle_of_a_gather_lets_bodies_end_and_begins_no_more(how: str) -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -307,7 +307,7 @@ async def test_a_drain_in_the_middle_of_a_gather_lets_bodies_end_and_begins_no_m
         assert (await bench.run(run_id)).attempt == 1
 
 
-async def test_a_task_of_the_users_own_that_outlives_the_run_can_do_nothing_in_its_name():
+async def test_a_task_of_the_users_own_that_outlives_the_run_can_do_nothing_in_its_name() -> None:
     aq, gate, calls, left = AgentQ("t"), Gate(), Calls(), Calls()
 
     @aq.step
@@ -335,7 +335,7 @@ async def test_a_task_of_the_users_own_that_outlives_the_run_can_do_nothing_in_i
         assert await bench.names(run.id, EntryKind.DONE) == []
 
 
-async def test_coroutines_that_were_never_started_are_closed():
+async def test_coroutines_that_were_never_started_are_closed() -> None:
     aq = AgentQ("t")
 
     @aq.step

@@ -15,7 +15,7 @@ from tests.helpers.lab import Calls, Gate, lab, working
 WORD = Signal("word", str)
 
 
-async def test_the_result_is_awaited_and_typed_by_the_task():
+async def test_the_result_is_awaited_and_typed_by_the_task() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.task
@@ -35,7 +35,7 @@ async def test_the_result_is_awaited_and_typed_by_the_task():
         assert await aq.handle(handle.id).result() == [1, "a"]
 
 
-async def test_failures_cancels_and_unknown_runs_are_told_apart():
+async def test_failures_cancels_and_unknown_runs_are_told_apart() -> None:
     aq = AgentQ("t")
 
     @aq.task(retry=Retry(max_attempts=1))
@@ -59,7 +59,7 @@ async def test_failures_cancels_and_unknown_runs_are_told_apart():
             await aq.handle("no-such-run").signal(WORD, "x")
 
 
-async def test_a_handle_outside_of_an_open_app_says_what_to_do():
+async def test_a_handle_outside_of_an_open_app_says_what_to_do() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -71,7 +71,7 @@ async def test_a_handle_outside_of_an_open_app_says_what_to_do():
         await task.enqueue()
 
 
-async def test_a_result_of_another_type_than_the_task_declares_now_is_named():
+async def test_a_result_of_another_type_than_the_task_declares_now_is_named() -> None:
     aq, other = AgentQ("t"), AgentQ("t")
 
     @aq.task
@@ -89,7 +89,7 @@ async def test_a_result_of_another_type_than_the_task_declares_now_is_named():
                 await newer.handle(run.id).result(timeout=0)
 
 
-async def test_a_result_that_cannot_be_encoded_fails_the_run_with_a_named_error_and_is_not_retried():
+async def test_a_result_that_cannot_be_encoded_fails_the_run_with_a_named_error_and_is_not_retried() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task(retry=Retry(max_attempts=5))
@@ -111,7 +111,7 @@ async def test_a_result_that_cannot_be_encoded_fails_the_run_with_a_named_error_
         assert calls == [1, 1]
 
 
-async def test_status_follows_a_run_from_submission_to_end():
+async def test_status_follows_a_run_from_submission_to_end() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -144,7 +144,7 @@ async def test_status_follows_a_run_from_submission_to_end():
         assert status.started_at < status.finished_at
 
 
-async def test_a_retrying_run_tells_why_its_last_attempt_failed():
+async def test_a_retrying_run_tells_why_its_last_attempt_failed() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -160,7 +160,7 @@ async def test_a_retrying_run_tells_why_its_last_attempt_failed():
         assert status.failure.message == "first try"
 
 
-async def test_events_tell_steps_progress_and_stream_live_until_the_end():
+async def test_events_tell_steps_progress_and_stream_live_until_the_end() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.step
@@ -196,7 +196,7 @@ async def test_events_tell_steps_progress_and_stream_live_until_the_end():
         assert [event.kind for event in again if event.kind in {"step", "emit"}] == ["step", "emit", "emit"]
 
 
-async def test_progress_and_emit_are_silent_while_replaying_and_speak_again_after():
+async def test_progress_and_emit_are_silent_while_replaying_and_speak_again_after() -> None:
     aq, dead = AgentQ("t"), Calls()
 
     @aq.step
@@ -229,7 +229,7 @@ async def test_progress_and_emit_are_silent_while_replaying_and_speak_again_afte
         assert await bench.result(run.id) == [True, True, True, False]
 
 
-async def test_a_run_whose_code_left_its_journal_speaks_again():
+async def test_a_run_whose_code_left_its_journal_speaks_again() -> None:
     aq, dead = AgentQ("t"), Calls()
 
     @aq.step
@@ -259,7 +259,7 @@ async def test_a_run_whose_code_left_its_journal_speaks_again():
         assert [chunk.payload for chunk in await bench.store.stream(run.id)] == [b'"live"']
 
 
-async def test_emits_of_a_body_that_is_repeated_carry_a_higher_epoch():
+async def test_emits_of_a_body_that_is_repeated_carry_a_higher_epoch() -> None:
     aq, dead = AgentQ("t"), Calls()
 
     @aq.task
@@ -278,7 +278,7 @@ async def test_emits_of_a_body_that_is_repeated_carry_a_higher_epoch():
         assert [chunk.epoch for chunk in await bench.store.stream(run.id)] == [1, 2]
 
 
-async def test_many_small_emits_keep_their_order_and_none_is_lost():
+async def test_many_small_emits_keep_their_order_and_none_is_lost() -> None:
     aq = AgentQ("t")
 
     @aq.step

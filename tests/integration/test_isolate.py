@@ -17,6 +17,7 @@ from agentq.testing.wait import wait_until
 from agentq.worker import Worker, isolate
 from agentq.worker.execution import End
 from tests.helpers import isolated_app
+from tests.helpers.isolated_app import write
 from tests.helpers.lab import told, working
 
 aq = isolated_app.aq
@@ -34,6 +35,11 @@ async def opened(tmp_path: Path) -> AsyncIterator[str]:
         yield str(tmp_path / "notes")
 
 
+def words(path: str) -> list[str]:
+    """What the children noted."""
+    return Path(path).read_text().split() if Path(path).exists() else []
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -42,7 +48,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-async def test_an_isolated_run_has_a_process_of_its_own_and_others_do_not(opened: str):
+async def test_an_isolated_run_has_a_process_of_its_own_and_others_do_not(opened: str) -> None:
     async with working(aq, QUICK):
         assert await (await isolated_app.whoami.enqueue()).result(timeout=20) != os.getpid()
         assert await (await isolated_app.plain.enqueue()).result(timeout=20) == os.getpid()
@@ -50,13 +56,13 @@ async def test_an_isolated_run_has_a_process_of_its_own_and_others_do_not(opened
             await (await isolated_app.fails.enqueue()).result(timeout=20)
 
 
-async def test_a_child_that_is_killed_costs_its_run_nothing_that_was_recorded_and_its_neighbours_nothing(opened: str):
+async def test_a_child_that_is_killed_costs_its_run_nothing_that_was_recorded_and_its_neighbours_nothing(opened: str) -> None:
     async with told() as events, working(aq, QUICK):
         handle = await isolated_app.dies_once.enqueue(opened)
         neighbour = await isolated_app.plain.enqueue()
         first, second = await handle.result(timeout=20)
         assert first != second
-        assert Path(opened).read_text().split() == ["first", "second"]
+        assert words(opened) == ["first", "second"]
         assert await neighbour.result(timeout=20) == os.getpid()
         status = await handle.status()
         assert (status.attempt, status.takeovers) == (1, 0)
@@ -64,18 +70,18 @@ async def test_a_child_that_is_killed_costs_its_run_nothing_that_was_recorded_an
         assert "SIGKILL" in crash["reason"]
 
 
-async def test_a_run_that_only_kills_its_process_is_poison_and_told_so(opened: str):
+async def test_a_run_that_only_kills_its_process_is_poison_and_told_so(opened: str) -> None:
     async with told() as events, working(aq, QUICK):
         handle = await isolated_app.always_dies.enqueue(opened)
         with pytest.raises(RunFailed) as poisoned:
             await handle.result(timeout=30)
         assert poisoned.value.failure.type == "Poisoned"
         assert "3 times" in poisoned.value.failure.message
-        assert Path(opened).read_text().split() == ["died"] * 3
+        assert words(opened) == ["died"] * 3
         assert "run.poisoned" in [event for event, _ in events]
 
 
-async def test_a_wait_ends_the_child_and_the_run_goes_on_in_another(opened: str):
+async def test_a_wait_ends_the_child_and_the_run_goes_on_in_another(opened: str) -> None:
     async with working(aq, QUICK) as worker:
         handle = await isolated_app.waits.enqueue(opened)
 
@@ -88,38 +94,38 @@ async def test_a_wait_ends_the_child_and_the_run_goes_on_in_another(opened: str)
         assert await handle.result(timeout=20) == ["now", False]
 
 
-async def test_a_child_that_blocks_past_its_timeout_is_killed_and_its_run_has_timed_out(opened: str):
+async def test_a_child_that_blocks_past_its_timeout_is_killed_and_its_run_has_timed_out(opened: str) -> None:
     async with working(aq, QUICK):
         with pytest.raises(RunFailed, match="RunTimeout"):
             await (await isolated_app.blocks.enqueue()).result(timeout=20)
 
 
-async def test_a_cancel_reaches_the_child(opened: str):
+async def test_a_cancel_reaches_the_child(opened: str) -> None:
     async with working(aq, QUICK):
         handle = await isolated_app.hangs.enqueue(opened)
-        await wait_until("the child is in its code", Path(opened).exists)
+        await wait_until("the child is in its code", lambda: words(opened))
         await aq.store.command(Cancel(run_id=handle.id))
         with pytest.raises(RunCancelled):
             await handle.result(timeout=20)
-        await wait_until("the child is gone", lambda: not alive(int(Path(opened).read_text())))
+        await wait_until("the child is gone", lambda: not alive(int(words(opened)[0])))
 
 
-async def test_a_drain_reaches_the_child_and_its_run_goes_on_elsewhere(opened: str):
+async def test_a_drain_reaches_the_child_and_its_run_goes_on_elsewhere(opened: str) -> None:
     worker = Worker(aq, QUICK)
     job = asyncio.create_task(worker.run())
     handle = await isolated_app.drained.enqueue(opened)
-    await wait_until("the child works", lambda: Path(opened).exists() and len(Path(opened).read_text().split()) > 3)
+    await wait_until("the child works", lambda: len(words(opened)) > 3)
     worker.drain("test")
     assert (await job).ends == {End.RELEASED: 1}
     status = await handle.status()
     assert (status.state, status.attempt) == (RunState.QUEUED, 1)
-    Path(opened + ".go").touch()
+    write(opened + ".go", "go")
     async with working(aq, QUICK):
         await handle.result(timeout=20)
-    assert Path(opened).read_text().split().count("one") == 1
+    assert words(opened).count("one") == 1
 
 
-async def test_a_run_whose_worker_died_without_progress_is_tried_alone_in_a_process_of_its_own(opened: str):
+async def test_a_run_whose_worker_died_without_progress_is_tried_alone_in_a_process_of_its_own(opened: str) -> None:
     handle = await isolated_app.plain.enqueue()
     await aq.store.beat(Row(id="dead", app="isolated"), [], 30)
     request = ClaimRequest(worker="dead", app="isolated", queues=("default",), tasks=("plain",), limit=1, lease_s=0.01)
@@ -132,14 +138,14 @@ async def test_a_run_whose_worker_died_without_progress_is_tried_alone_in_a_proc
         assert (status.takeovers, status.attempt) == (1, 1)
 
 
-async def test_a_child_dies_with_its_parent(tmp_path: Path):
+async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     store, notes = f"sqlite:{tmp_path}/a.db", str(tmp_path / "notes")
     async with aq.using(store=store):
         await isolated_app.hangs.enqueue(notes)
         parent = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.helpers.isolated_app", store)
         try:
-            await wait_until("the child is in its code", lambda: Path(notes).exists() and Path(notes).read_text())
-            child = int(Path(notes).read_text())
+            await wait_until("the child is in its code", lambda: words(notes))
+            child = int(words(notes)[0])
             assert child != parent.pid
         finally:
             parent.send_signal(signal.SIGKILL)
@@ -147,6 +153,6 @@ async def test_a_child_dies_with_its_parent(tmp_path: Path):
         await wait_until("the child is gone", lambda: not alive(child))
 
 
-async def test_without_a_store_that_others_can_open_an_isolated_task_runs_here():
+async def test_without_a_store_that_others_can_open_an_isolated_task_runs_here() -> None:
     async with aq.using(store="memory:"), working(aq, QUICK):
         assert await (await isolated_app.whoami.enqueue()).result(timeout=20) == os.getpid()

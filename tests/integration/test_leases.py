@@ -53,7 +53,7 @@ class Silent:
         await self._store.leave(worker_id)
 
 
-async def test_a_zombie_changes_nothing_and_is_stopped_by_its_first_refused_write():
+async def test_a_zombie_changes_nothing_and_is_stopped_by_its_first_refused_write() -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -89,7 +89,7 @@ async def test_a_zombie_changes_nothing_and_is_stopped_by_its_first_refused_writ
         assert await bench.result(run_id) == [1, 2, 2]
 
 
-async def test_a_zombie_that_only_returns_cannot_settle():
+async def test_a_zombie_that_only_returns_cannot_settle() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.task
@@ -113,7 +113,7 @@ async def test_a_zombie_that_only_returns_cannot_settle():
         assert await bench.result(run_id) == "owner"
 
 
-async def test_one_stale_run_neither_fails_nor_carries_the_others():
+async def test_one_stale_run_neither_fails_nor_carries_the_others() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.step
@@ -139,7 +139,7 @@ async def test_one_stale_run_neither_fails_nor_carries_the_others():
         assert ends == {ids[0]: End.SUCCEEDED, ids[1]: End.LOST, ids[2]: End.SUCCEEDED}
 
 
-async def test_a_run_whose_lease_is_lost_is_stopped_by_the_heartbeats_answer():
+async def test_a_run_whose_lease_is_lost_is_stopped_by_the_heartbeats_answer() -> None:
     aq, gate, seen = AgentQ("t"), Gate(), Calls()
 
     @aq.task
@@ -163,7 +163,7 @@ async def test_a_run_whose_lease_is_lost_is_stopped_by_the_heartbeats_answer():
         gate.open()
 
 
-async def test_a_worker_without_an_answer_fences_itself_before_its_lease_is_over():
+async def test_a_worker_without_an_answer_fences_itself_before_its_lease_is_over() -> None:
     aq, gate, stopped_at = AgentQ("t"), Gate(), Calls()
     clock = SystemClock()
 
@@ -177,26 +177,25 @@ async def test_a_worker_without_an_answer_fences_itself_before_its_lease_is_over
 
     inner = MemoryStore()
     store = Silent(inner)
-    async with aq.using(store=store), told() as events:  # type: ignore[arg-type]
-        async with working(aq, SHORT):
-            handle = await task.enqueue()
-            await gate.reached()
-            store.silent = True
-            await wait_until("the run is stopped", lambda: stopped_at)
-            row = inner._ledger.rows[handle.id]
-            assert stopped_at[0] < row.lease_until, "the worker let go before anybody could take it"
-            assert (row.state, row.epoch) == (RunState.RUNNING, 1), "nothing was written after the fence"
-            names = [event for event, _ in events]
-            assert "heartbeat.failed" in names
-            assert "worker.fenced" in names
-            store.silent = False
-            gate.open()
-            await handle.result(timeout=10)
-            assert row.epoch == 2
-            assert "heartbeat.recovered" in [event for event, _ in events]
+    async with aq.using(store=store), told() as events, working(aq, SHORT):
+        handle = await task.enqueue()
+        await gate.reached()
+        store.silent = True
+        await wait_until("the run is stopped", lambda: stopped_at)
+        row = inner._ledger.rows[handle.id]
+        assert stopped_at[0] < row.lease_until, "the worker let go before anybody could take it"
+        assert (row.state, row.epoch) == (RunState.RUNNING, 1), "nothing was written after the fence"
+        names = [event for event, _ in events]
+        assert "heartbeat.failed" in names
+        assert "worker.fenced" in names
+        store.silent = False
+        gate.open()
+        await handle.result(timeout=10)
+        assert row.epoch == 2
+        assert "heartbeat.recovered" in [event for event, _ in events]
 
 
-async def test_a_task_that_blocks_the_event_loop_does_not_lose_its_lease():
+async def test_a_task_that_blocks_the_event_loop_does_not_lose_its_lease() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -205,14 +204,14 @@ async def test_a_task_that_blocks_the_event_loop_does_not_lose_its_lease():
         return ctx.fence
 
     store = Silent(MemoryStore())
-    async with aq.using(store=store), working(aq, SHORT):  # type: ignore[arg-type]
+    async with aq.using(store=store), working(aq, SHORT):
         before = store.beats
         handle = await task.enqueue()
         assert await handle.result(timeout=20) == 1
         assert store.beats > before + 5
 
 
-async def test_a_heartbeat_renews_the_claims_it_lists_and_no_others():
+async def test_a_heartbeat_renews_the_claims_it_lists_and_no_others() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -232,7 +231,7 @@ async def test_a_heartbeat_renews_the_claims_it_lists_and_no_others():
         assert beat.lost == (refs[second],)
 
 
-async def test_the_heart_goes_on_whatever_the_store_or_the_worker_raise():
+async def test_the_heart_goes_on_whatever_the_store_or_the_worker_raise() -> None:
     clock, beats, broken = SystemClock(), Calls(), [True]
 
     def row() -> Row:
@@ -254,7 +253,7 @@ async def test_the_heart_goes_on_whatever_the_store_or_the_worker_raise():
         await heart.stop()
 
 
-async def test_a_process_whose_loop_is_blocked_past_a_runs_timeout_is_ended():
+async def test_a_process_whose_loop_is_blocked_past_a_runs_timeout_is_ended() -> None:
     clock, reasons, over = SystemClock(), Calls(), threading.Event()
     store = MemoryStore()
 
@@ -277,7 +276,7 @@ async def test_a_process_whose_loop_is_blocked_past_a_runs_timeout_is_ended():
         await heart.stop()
 
 
-async def test_a_blocked_loop_is_healthy_as_long_as_its_runs_may_take():
+async def test_a_blocked_loop_is_healthy_as_long_as_its_runs_may_take() -> None:
     clock = SimulatedClock()
     heart = Heart(
         MemoryStore(), clock, heartbeat_s=5, lease_s=30, fence_s=20, row=lambda: Row(id="w"), deliver=lambda beat: None,
@@ -300,7 +299,7 @@ async def test_a_blocked_loop_is_healthy_as_long_as_its_runs_may_take():
     assert "heartbeat thread" in reason
 
 
-async def test_owner_and_token_are_random_and_the_epoch_grows_with_every_claim():
+async def test_owner_and_token_are_random_and_the_epoch_grows_with_every_claim() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -320,7 +319,7 @@ async def test_owner_and_token_are_random_and_the_epoch_grows_with_every_claim()
         assert len({Worker(aq, SHORT).id for _ in range(10)}) == 10
 
 
-async def test_a_stepped_wall_clock_expires_nothing(tmp_path: Any):
+async def test_a_stepped_wall_clock_expires_nothing(tmp_path: Any) -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -337,7 +336,7 @@ async def test_a_stepped_wall_clock_expires_nothing(tmp_path: Any):
         assert (await aq.store.claim(request)).claims == ()
 
 
-async def test_refused_children_signals_and_snapshots_of_a_zombie_leave_no_trace():
+async def test_refused_children_signals_and_snapshots_of_a_zombie_leave_no_trace() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.task
@@ -349,9 +348,10 @@ async def test_refused_children_signals_and_snapshots_of_a_zombie_leave_no_trace
             await gate.wait()
             await ctx.emit("t", 1)
             await ctx.progress(0.9, "zombie")
-            for verb in (lambda: ctx.save({"a": 1}), lambda: ctx.call(child)):
-                with contextlib.suppress(asyncio.CancelledError):
-                    await verb()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ctx.save({"a": 1})
+            with contextlib.suppress(asyncio.CancelledError):
+                await ctx.call(child)
         return "owner"
 
     async with lab(aq) as bench:
@@ -370,7 +370,7 @@ async def test_refused_children_signals_and_snapshots_of_a_zombie_leave_no_trace
         assert set(bench.store._ledger.rows) == {run_id}  # type: ignore[attr-defined]
 
 
-async def test_a_store_that_hiccups_in_the_middle_of_commits_costs_nothing():
+async def test_a_store_that_hiccups_in_the_middle_of_commits_costs_nothing() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -386,7 +386,7 @@ async def test_a_store_that_hiccups_in_the_middle_of_commits_costs_nothing():
         return sum([await one(n) for n in range(5)])
 
     store = Silent(MemoryStore())
-    async with aq.using(store=store), told() as events, working(aq):  # type: ignore[arg-type]
+    async with aq.using(store=store), told() as events, working(aq):
         handle = await task.enqueue()
         assert await handle.result(timeout=10) == 10
         assert calls == [0, 1, 2, 3, 4]
@@ -399,7 +399,7 @@ def _heal(store: Silent) -> None:
     store.silent = False
 
 
-async def test_sync_code_that_blocks_keeps_its_lease_too():
+async def test_sync_code_that_blocks_keeps_its_lease_too() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -424,7 +424,7 @@ async def order(aq: AgentQ, worker: Worker, state: WorkerState) -> None:
     await wait_until("the worker's row is there", heard)
 
 
-async def test_a_cordoned_worker_claims_nothing_more_finishes_what_it_has_and_can_be_uncordoned():
+async def test_a_cordoned_worker_claims_nothing_more_finishes_what_it_has_and_can_be_uncordoned() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.step
@@ -449,7 +449,7 @@ async def test_a_cordoned_worker_claims_nothing_more_finishes_what_it_has_and_ca
         assert await second.result(timeout=10) == "done"
 
 
-async def test_an_operators_drain_ends_the_worker():
+async def test_an_operators_drain_ends_the_worker() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.task

@@ -36,7 +36,7 @@ def app(on_mismatch: Literal["error", "rerun", "ignore"], version: str | None = 
 current_bench: list[Any] = [None]
 
 
-async def test_by_default_the_run_fails_and_says_what_changed_and_what_to_do():
+async def test_by_default_the_run_fails_and_says_what_changed_and_what_to_do() -> None:
     aq, task, _, calls = app("error", "v1")
     async with lab(aq) as bench, told() as events:
         current_bench[0] = bench
@@ -51,7 +51,7 @@ async def test_by_default_the_run_fails_and_says_what_changed_and_what_to_do():
         assert [fields["step"] for event, fields in events if event == "journal.mismatch"] == ["work"]
 
 
-async def test_the_versions_are_named_when_they_differ():
+async def test_the_versions_are_named_when_they_differ() -> None:
     aq, task, _, _ = app("error", "v1")
     async with lab(aq) as bench:
         current_bench[0] = bench
@@ -68,7 +68,7 @@ async def test_the_versions_are_named_when_they_differ():
         assert "'v2'" in run.failure.message
 
 
-async def test_ignore_takes_the_recorded_value():
+async def test_ignore_takes_the_recorded_value() -> None:
     aq, task, _, calls = app("ignore")
     async with lab(aq) as bench:
         current_bench[0] = bench
@@ -77,7 +77,7 @@ async def test_ignore_takes_the_recorded_value():
         assert calls == [1, "dead", "dead"]
 
 
-async def test_rerun_does_it_again_once_and_keeps_the_old_entry_beside():
+async def test_rerun_does_it_again_once_and_keeps_the_old_entry_beside() -> None:
     aq, task, _, calls = app("rerun")
     async with lab(aq) as bench:
         current_bench[0] = bench
@@ -88,8 +88,9 @@ async def test_rerun_does_it_again_once_and_keeps_the_old_entry_beside():
         assert [(entry.seq, entry.attempt, entry.value) for entry in journal] == [(0, 1, b"10"), (1, 2, b"20")]
 
 
-async def test_a_recorded_value_that_no_longer_fits_its_annotation_says_so():
-    aq, returns, dead = AgentQ("t"), [int], Calls()
+async def test_a_recorded_value_that_no_longer_fits_its_annotation_says_so() -> None:
+    aq, dead = AgentQ("t"), Calls()
+    returns: list[Any] = [int]
 
     @aq.step
     async def die_once() -> None:
@@ -110,7 +111,7 @@ async def test_a_recorded_value_that_no_longer_fits_its_annotation_says_so():
         assert "no longer fits" in run.failure.message
 
 
-async def test_new_steps_after_the_recorded_ones_are_simply_done():
+async def test_new_steps_after_the_recorded_ones_are_simply_done() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -142,7 +143,7 @@ async def test_new_steps_after_the_recorded_ones_are_simply_done():
 
 
 @pytest.mark.parametrize("policy", ["error", "ignore"])
-async def test_a_steps_own_policy_overrides_the_tasks(policy: Any):
+async def test_a_steps_own_policy_overrides_the_tasks(policy: Any) -> None:
     aq, argument, dead = AgentQ("t"), [1], Calls()
 
     @aq.step(on_mismatch=policy)

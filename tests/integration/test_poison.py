@@ -17,7 +17,7 @@ async def die(bench: Lab, run_id: str, times: int) -> None:
         bench.clock.advance(LEASE_S + 1)
 
 
-async def test_a_first_death_without_progress_makes_a_run_suspect_and_only_dying_alone_counts():
+async def test_a_first_death_without_progress_makes_a_run_suspect_and_only_dying_alone_counts() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task(retry=Retry(max_attempts=1))
@@ -39,7 +39,7 @@ async def test_a_first_death_without_progress_makes_a_run_suspect_and_only_dying
         assert (run.failure.type, run.attempt, calls) == ("Poisoned", 1, [])
 
 
-async def test_progress_of_the_journal_clears_a_run():
+async def test_progress_of_the_journal_clears_a_run() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -60,7 +60,7 @@ async def test_progress_of_the_journal_clears_a_run():
         assert (run.takeovers, run.suspect, run.deaths, run.attempt) == (7, False, 0, 1)
 
 
-async def test_hand_backs_never_make_a_run_suspect():
+async def test_hand_backs_never_make_a_run_suspect() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -76,7 +76,7 @@ async def test_hand_backs_never_make_a_run_suspect():
         assert (run.suspect, run.deaths, run.takeovers, run.attempt) == (False, 0, 0, 1)
 
 
-async def test_neighbours_of_a_killer_are_suspects_once_and_then_cleared():
+async def test_neighbours_of_a_killer_are_suspects_once_and_then_cleared() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task
@@ -93,7 +93,7 @@ async def test_neighbours_of_a_killer_are_suspects_once_and_then_cleared():
         assert [(await bench.run(each)).deaths for each in ids] == [0, 0, 0]
 
 
-async def test_suspects_are_only_handed_out_where_there_is_room_to_run_them_alone():
+async def test_suspects_are_only_handed_out_where_there_is_room_to_run_them_alone() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -110,7 +110,7 @@ async def test_suspects_are_only_handed_out_where_there_is_room_to_run_them_alon
         assert await bench.state(run_id) is RunState.SUCCEEDED
 
 
-async def test_runs_retry_gives_a_poisoned_run_another_chance():
+async def test_runs_retry_gives_a_poisoned_run_another_chance() -> None:
     aq = AgentQ("t")
 
     @aq.task

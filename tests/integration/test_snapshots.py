@@ -18,7 +18,7 @@ class State(msgspec.Struct):
     text: str = ""
 
 
-async def test_a_restored_run_goes_on_from_its_last_snapshot_and_replays_nothing_before_it():
+async def test_a_restored_run_goes_on_from_its_last_snapshot_and_replays_nothing_before_it() -> None:
     aq, calls, restored = AgentQ("t"), Calls(), Calls()
 
     @aq.step
@@ -46,7 +46,7 @@ async def test_a_restored_run_goes_on_from_its_last_snapshot_and_replays_nothing
         assert len(await bench.names(run.id, EntryKind.SAVED)) == 5
 
 
-async def test_steps_after_the_snapshot_are_replayed_not_repeated():
+async def test_steps_after_the_snapshot_are_replayed_not_repeated() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -76,7 +76,7 @@ async def test_steps_after_the_snapshot_are_replayed_not_repeated():
         assert calls == ["before", "after", "dies"]
 
 
-async def test_restore_must_be_the_first_call_of_its_branch():
+async def test_restore_must_be_the_first_call_of_its_branch() -> None:
     aq = AgentQ("t")
 
     @aq.task(retry=Retry(max_attempts=1))
@@ -89,7 +89,7 @@ async def test_restore_must_be_the_first_call_of_its_branch():
         assert (await bench.finish(task.bind())).state is RunState.SUCCEEDED
 
 
-async def test_branches_have_snapshots_of_their_own_and_those_behind_are_not_replayed():
+async def test_branches_have_snapshots_of_their_own_and_those_behind_are_not_replayed() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -126,7 +126,7 @@ async def test_branches_have_snapshots_of_their_own_and_those_behind_are_not_rep
         assert sorted(calls) == ["a", "after them", "b", "in the branches"]
 
 
-async def test_a_large_snapshot_and_many_foreign_calls_before_it_are_restored():
+async def test_a_large_snapshot_and_many_foreign_calls_before_it_are_restored() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -160,7 +160,7 @@ async def test_a_large_snapshot_and_many_foreign_calls_before_it_are_restored():
         assert len(calls) == 1502
 
 
-async def test_waits_after_a_snapshot_are_found_again():
+async def test_waits_after_a_snapshot_are_found_again() -> None:
     aq = AgentQ("t")
     word = Signal("word", str)
 
@@ -181,7 +181,7 @@ async def test_waits_after_a_snapshot_are_found_again():
         assert await bench.result(run_id) == ["word 0", "word 1", "word 2"]
 
 
-async def test_sync_tasks_save_and_restore():
+async def test_sync_tasks_save_and_restore() -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.task

@@ -1,6 +1,7 @@
 """Steps are done once: replay, retries, failures that were caught, failures that escaped, effects and identities."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,7 @@ class Point(msgspec.Struct):
     when: tuple[int, ...] = ()
 
 
-async def test_a_step_that_is_recorded_is_not_done_again_after_the_worker_died():
+async def test_a_step_that_is_recorded_is_not_done_again_after_the_worker_died() -> None:
     aq, done = AgentQ("t"), Calls()
 
     @aq.step
@@ -50,7 +51,7 @@ async def test_a_step_that_is_recorded_is_not_done_again_after_the_worker_died()
         assert [entry.seq for entry in await bench.journal(run.id)] == [0, 1, 2, 3]
 
 
-async def test_the_first_execution_returns_what_a_replay_returns():
+async def test_the_first_execution_returns_what_a_replay_returns() -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.step
@@ -87,7 +88,7 @@ async def test_the_first_execution_returns_what_a_replay_returns():
     assert type(live[0]) is Point
 
 
-async def test_tries_are_counted_across_takeovers_and_the_policy_holds():
+async def test_tries_are_counted_across_takeovers_and_the_policy_holds() -> None:
     aq, tries = AgentQ("t"), Calls()
 
     @aq.step(retry=Retry(max_attempts=3))
@@ -110,7 +111,7 @@ async def test_tries_are_counted_across_takeovers_and_the_policy_holds():
         assert (run.failure.step, run.failure.seq) == ("flaky", 2)
 
 
-async def test_a_failure_that_escaped_is_superseded_by_the_next_attempt_and_one_that_was_caught_is_not():
+async def test_a_failure_that_escaped_is_superseded_by_the_next_attempt_and_one_that_was_caught_is_not() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -143,7 +144,7 @@ async def test_a_failure_that_escaped_is_superseded_by_the_next_attempt_and_one_
         assert run.attempt == 2
 
 
-async def test_a_failure_that_was_caught_stays_caught_though_its_fallback_fails_inside_the_except_block():
+async def test_a_failure_that_was_caught_stays_caught_though_its_fallback_fails_inside_the_except_block() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -175,7 +176,7 @@ async def test_a_failure_that_was_caught_stays_caught_though_its_fallback_fails_
 
 
 @pytest.mark.parametrize("how", ["raise from", "raise in except", "bare reraise", "group"])
-async def test_a_failure_that_escapes_inside_another_error_is_tried_again(how: str):
+async def test_a_failure_that_escapes_inside_another_error_is_tried_again(how: str) -> None:
     aq, body = AgentQ("t"), failing(1)
 
     @aq.step
@@ -199,7 +200,7 @@ async def test_a_failure_that_escapes_inside_another_error_is_tried_again(how: s
         assert await bench.result((await bench.finish(task.bind())).id) == 2
 
 
-async def test_a_nested_step_whose_inner_failure_escaped_is_tried_again_inside_and_out():
+async def test_a_nested_step_whose_inner_failure_escaped_is_tried_again_inside_and_out() -> None:
     aq, body, outer_calls = AgentQ("t"), failing(1), Calls()
 
     @aq.step
@@ -230,7 +231,7 @@ async def test_a_nested_step_whose_inner_failure_escaped_is_tried_again_inside_a
         assert branches == {"fine": "/outer#0", "inner": "/outer#0", "outer": ""}
 
 
-async def test_a_run_retry_after_a_replayed_nested_failure_really_tries_again():
+async def test_a_run_retry_after_a_replayed_nested_failure_really_tries_again() -> None:
     aq, body = AgentQ("t"), failing(1)
     death = Calls()
 
@@ -259,7 +260,7 @@ async def test_a_run_retry_after_a_replayed_nested_failure_really_tries_again():
         assert await bench.result((await bench.finish(task.bind())).id) == 2
 
 
-async def test_permanent_errors_are_not_tried_again_and_temporary_ones_say_when():
+async def test_permanent_errors_are_not_tried_again_and_temporary_ones_say_when() -> None:
     aq, tries = AgentQ("t"), Calls()
 
     @aq.step(retry=Retry(max_attempts=5))
@@ -276,10 +277,8 @@ async def test_permanent_errors_are_not_tried_again_and_temporary_ones_say_when(
 
     @aq.task(retry=Retry(max_attempts=5))
     async def task(ctx: Context) -> str:
-        try:
+        with contextlib.suppress(StepFailed):
             await hopeless()
-        except StepFailed:
-            pass
         return await later()
 
     @aq.task(retry=Retry(max_attempts=5))
@@ -295,7 +294,7 @@ async def test_permanent_errors_are_not_tried_again_and_temporary_ones_say_when(
         assert (run.state, run.attempt, len(tries)) == (RunState.FAILED, 1, 1)
 
 
-async def test_a_step_that_takes_too_long_fails_with_step_timeout_live_and_replayed():
+async def test_a_step_that_takes_too_long_fails_with_step_timeout_live_and_replayed() -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.step(timeout=timedelta(milliseconds=10))
@@ -321,7 +320,7 @@ async def test_a_step_that_takes_too_long_fails_with_step_timeout_live_and_repla
     assert seen[0][:2] == ("StepTimeout", True)
 
 
-async def test_a_timeout_of_the_bodys_own_is_an_ordinary_failure():
+async def test_a_timeout_of_the_bodys_own_is_an_ordinary_failure() -> None:
     aq = AgentQ("t")
 
     @aq.step(timeout=timedelta(seconds=60))
@@ -343,7 +342,7 @@ async def test_a_timeout_of_the_bodys_own_is_an_ordinary_failure():
         assert await bench.result((await bench.finish(task.bind())).id) == "TimeoutError"
 
 
-async def test_methods_are_steps_without_self_and_ignored_arguments_do_not_count():
+async def test_methods_are_steps_without_self_and_ignored_arguments_do_not_count() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     class Client:
@@ -381,7 +380,7 @@ async def test_methods_are_steps_without_self_and_ignored_arguments_do_not_count
         assert len(calls) == 4
 
 
-async def test_an_unencodable_argument_names_the_remedy():
+async def test_an_unencodable_argument_names_the_remedy() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -400,7 +399,7 @@ async def test_an_unencodable_argument_names_the_remedy():
         assert "ignore=" in run.failure.message
 
 
-async def test_an_unencodable_step_result_is_a_failure_of_that_step_and_says_so():
+async def test_an_unencodable_step_result_is_a_failure_of_that_step_and_says_so() -> None:
     aq = AgentQ("t")
 
     @aq.step(retry=Retry(max_attempts=3))
@@ -419,7 +418,7 @@ async def test_an_unencodable_step_result_is_a_failure_of_that_step_and_says_so(
         assert "CodecError" in run.failure.message
 
 
-async def test_a_result_that_does_not_fit_the_annotation_is_an_error_before_it_is_recorded():
+async def test_a_result_that_does_not_fit_the_annotation_is_an_error_before_it_is_recorded() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -435,7 +434,7 @@ async def test_a_result_that_does_not_fit_the_annotation_is_an_error_before_it_i
         assert await bench.shape(run.id) == [("failed", "lies")]
 
 
-async def test_ad_hoc_steps_are_journaled_by_name_and_read_back_as_their_type():
+async def test_ad_hoc_steps_are_journaled_by_name_and_read_back_as_their_type() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task
@@ -444,12 +443,16 @@ async def test_ad_hoc_steps_are_journaled_by_name_and_read_back_as_their_type():
             calls.append("reply")
             return Point(7)
 
+        def plain() -> int:
+            calls.append("plain")
+            return 3
+
         point = await ctx.step("chat", reply, returns=Point)
-        length = await ctx.step("plain", lambda: calls.append("plain") or 3)
+        length = await ctx.step("plain", plain, returns=int)
         if calls.count_of("dead") == 0:
             calls.append("dead")
             await bench.die_here()
-        return point.x + length  # type: ignore[no-any-return]
+        return point.x + length
 
     async with lab(aq) as bench:
         run = await bench.finish(task.bind())
@@ -459,7 +462,7 @@ async def test_ad_hoc_steps_are_journaled_by_name_and_read_back_as_their_type():
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a~b", "a#b", "ctx.mine"])
-async def test_step_names_that_would_confuse_the_journal_are_refused(name: str):
+async def test_step_names_that_would_confuse_the_journal_are_refused(name: str) -> None:
     aq = AgentQ("t")
     with pytest.raises(DeclarationError):
 
@@ -467,7 +470,7 @@ async def test_step_names_that_would_confuse_the_journal_are_refused(name: str):
         async def one() -> None: ...
 
 
-async def test_a_step_outside_a_run_is_just_the_function():
+async def test_a_step_outside_a_run_is_just_the_function() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -481,7 +484,7 @@ async def test_a_step_outside_a_run_is_just_the_function():
     assert (await double(2), triple(2)) == (4, 6)
 
 
-async def test_the_same_step_never_commits_twice_though_the_outcome_of_the_commit_is_unknown():
+async def test_the_same_step_never_commits_twice_though_the_outcome_of_the_commit_is_unknown() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -494,7 +497,7 @@ async def test_the_same_step_never_commits_twice_though_the_outcome_of_the_commi
         return sum([await one(n) for n in range(3)])
 
     async with lab(aq) as bench:
-        bench.store = Doubtful(bench.store)  # type: ignore[assignment]
+        bench.store = Doubtful(bench.store)
         run = await bench.finish(task.bind())
         assert await bench.result(run.id) == 3
         assert calls == [0, 1, 2]
@@ -502,7 +505,7 @@ async def test_the_same_step_never_commits_twice_though_the_outcome_of_the_commi
         assert run.attempt == 1
 
 
-async def test_idempotency_key_and_fence_are_stable_and_distinct():
+async def test_idempotency_key_and_fence_are_stable_and_distinct() -> None:
     aq, keys, fences = AgentQ("t"), Calls(), Calls()
 
     @aq.step(retry=Retry(max_attempts=2))
@@ -530,7 +533,7 @@ async def test_idempotency_key_and_fence_are_stable_and_distinct():
     assert fences == [1, 1, 2, 2]
 
 
-async def test_exit_and_interrupt_in_a_step_or_task_fail_the_run_and_nothing_else():
+async def test_exit_and_interrupt_in_a_step_or_task_fail_the_run_and_nothing_else() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -569,7 +572,7 @@ async def test_exit_and_interrupt_in_a_step_or_task_fail_the_run_and_nothing_els
                 assert name in run.failure.message, (task, run.failure)
 
 
-async def test_a_group_raised_by_a_task_group_is_recorded_with_its_members():
+async def test_a_group_raised_by_a_task_group_is_recorded_with_its_members() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -595,7 +598,7 @@ async def test_a_group_raised_by_a_task_group_is_recorded_with_its_members():
         assert "inner" in run.failure.message
 
 
-async def test_a_step_in_the_middle_of_its_retry_delay_hands_over_at_once():
+async def test_a_step_in_the_middle_of_its_retry_delay_hands_over_at_once() -> None:
     aq, gate = AgentQ("t"), Gate()
     body = failing(1)
 
@@ -623,7 +626,7 @@ async def test_a_step_in_the_middle_of_its_retry_delay_hands_over_at_once():
         assert (await bench.run(run_id)).attempt == 1
 
 
-async def test_a_task_that_cancels_itself_fails_and_says_so():
+async def test_a_task_that_cancels_itself_fails_and_says_so() -> None:
     aq = AgentQ("t")
 
     @aq.task(retry=Retry(max_attempts=1))

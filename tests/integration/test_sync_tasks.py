@@ -6,7 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -43,12 +43,12 @@ def die_from_thread(bench: Lab) -> None:
         time.sleep(0.001)
 
 
-async def test_context_and_kind_of_function_must_fit():
+async def test_context_and_kind_of_function_must_fit() -> None:
     aq = AgentQ("t")
     with pytest.raises(DeclarationError, match="SyncContext"):
-        aq.task(_wrong_sync)  # type: ignore[call-overload]
+        aq.task(cast("Any", _wrong_sync))
     with pytest.raises(DeclarationError, match="Context"):
-        aq.task(_wrong_async)  # type: ignore[call-overload]
+        aq.task(cast("Any", _wrong_async))
 
 
 def _wrong_sync(ctx: Context) -> None: ...
@@ -57,7 +57,7 @@ def _wrong_sync(ctx: Context) -> None: ...
 async def _wrong_async(ctx: SyncContext) -> None: ...
 
 
-async def test_steps_in_threads_are_done_once_and_resume():
+async def test_steps_in_threads_are_done_once_and_resume() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -82,7 +82,7 @@ async def test_steps_in_threads_are_done_once_and_resume():
         assert [entry.branch for entry in await bench.journal(run.id)] == [""] * 4
 
 
-async def test_verbs_block_and_waits_free_the_slot():
+async def test_verbs_block_and_waits_free_the_slot() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task
@@ -110,7 +110,7 @@ async def test_verbs_block_and_waits_free_the_slot():
         assert [chunk.topic for chunk in await bench.store.stream(run_id)] == ["topic"]
 
 
-async def test_gather_in_threads_has_branches_and_resumes():
+async def test_gather_in_threads_has_branches_and_resumes() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -140,7 +140,7 @@ async def test_gather_in_threads_has_branches_and_resumes():
         assert steps == {"/0.0", "/0.1", "/0.2"}
 
 
-async def test_failures_retries_and_caught_errors_in_threads():
+async def test_failures_retries_and_caught_errors_in_threads() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step(retry=Retry(max_attempts=2))
@@ -168,7 +168,7 @@ async def test_failures_retries_and_caught_errors_in_threads():
 
 
 @pytest.mark.parametrize("swallow", ["except Exception", "finally", "nothing"])
-async def test_a_suspension_cannot_be_swallowed_by_except_exception_in_a_thread(swallow: str):
+async def test_a_suspension_cannot_be_swallowed_by_except_exception_in_a_thread(swallow: str) -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.task(retry=ONE)
@@ -193,7 +193,7 @@ async def test_a_suspension_cannot_be_swallowed_by_except_exception_in_a_thread(
 
 
 @pytest.mark.parametrize("stop", [Stop.CANCEL, Stop.TIMEOUT, Stop.LOST])
-async def test_code_in_a_thread_is_interrupted_between_bytecodes(stop: Stop):
+async def test_code_in_a_thread_is_interrupted_between_bytecodes(stop: Stop) -> None:
     aq, door, seen = AgentQ("t"), Door(), Calls()
 
     @aq.task(retry=ONE)
@@ -213,7 +213,7 @@ async def test_code_in_a_thread_is_interrupted_between_bytecodes(stop: Stop):
         assert seen == ["Unwind"]
 
 
-async def test_a_drain_lets_the_body_in_a_thread_end_and_stops_at_the_next_step():
+async def test_a_drain_lets_the_body_in_a_thread_end_and_stops_at_the_next_step() -> None:
     aq, door, calls = AgentQ("t"), Door(), Calls()
 
     @aq.step
@@ -244,7 +244,7 @@ async def test_a_drain_lets_the_body_in_a_thread_end_and_stops_at_the_next_step(
         assert calls == ["first", "second"]
 
 
-async def test_code_blocked_in_c_is_abandoned_after_the_grace_and_nothing_is_released():
+async def test_code_blocked_in_c_is_abandoned_after_the_grace_and_nothing_is_released() -> None:
     aq, came, release = AgentQ("t"), threading.Event(), threading.Lock()
     release.acquire()
 
@@ -267,7 +267,7 @@ async def test_code_blocked_in_c_is_abandoned_after_the_grace_and_nothing_is_rel
         await asyncio.wait(others)
 
 
-async def test_a_run_is_released_only_after_its_code_has_ended():
+async def test_a_run_is_released_only_after_its_code_has_ended() -> None:
     aq, door, order = AgentQ("t"), Door(), Calls()
 
     @aq.task
@@ -294,7 +294,7 @@ async def test_a_run_is_released_only_after_its_code_has_ended():
         assert order == ["code ended", "settled"]
 
 
-async def test_threads_of_the_users_own_are_told_apart_by_arguments_and_may_use_the_context():
+async def test_threads_of_the_users_own_are_told_apart_by_arguments_and_may_use_the_context() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -324,7 +324,7 @@ async def test_threads_of_the_users_own_are_told_apart_by_arguments_and_may_use_
         assert all(entry.branch.startswith("~") for entry in foreign)
 
 
-async def test_async_tasks_call_sync_steps_in_threads_and_not_on_the_loop():
+async def test_async_tasks_call_sync_steps_in_threads_and_not_on_the_loop() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -351,7 +351,7 @@ async def test_async_tasks_call_sync_steps_in_threads_and_not_on_the_loop():
         assert calls == [False, False, "slept"]
 
 
-async def test_exit_in_a_thread_fails_the_run():
+async def test_exit_in_a_thread_fails_the_run() -> None:
     aq = AgentQ("t")
 
     @aq.task(retry=ONE)
@@ -373,7 +373,7 @@ async def test_exit_in_a_thread_fails_the_run():
             assert name in run.failure.message
 
 
-async def test_an_enqueue_from_a_sync_task_is_a_journaled_step():
+async def test_an_enqueue_from_a_sync_task_is_a_journaled_step() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task
@@ -395,7 +395,7 @@ async def test_an_enqueue_from_a_sync_task_is_a_journaled_step():
         assert await bench.names(run.id) == ["ctx.enqueue"]
 
 
-async def test_a_body_that_swallows_its_interruption_records_nothing():
+async def test_a_body_that_swallows_its_interruption_records_nothing() -> None:
     aq, door, calls = AgentQ("t"), Door(), Calls()
 
     @aq.step

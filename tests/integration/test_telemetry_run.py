@@ -1,6 +1,7 @@
 """What a run tells: the events of the catalogue, with their fields, and no value of the user's in any of them."""
 
 import asyncio
+import contextlib
 from datetime import timedelta
 from typing import Any
 
@@ -26,7 +27,7 @@ def check(events: Events) -> None:
         assert SECRET not in repr(fields), (event, fields)
 
 
-async def test_a_run_with_everything_in_it_tells_known_events_with_known_fields_and_no_secrets():
+async def test_a_run_with_everything_in_it_tells_known_events_with_known_fields_and_no_secrets() -> None:
     aq, dead = AgentQ("t"), Calls()
 
     @aq.step(retry=Retry(max_attempts=2))
@@ -53,10 +54,8 @@ async def test_a_run_with_everything_in_it_tells_known_events_with_known_fields_
     @aq.task(retry=Retry(max_attempts=2))
     async def task(ctx: Context, secret: str) -> str:
         await flaky(secret)
-        try:
+        with contextlib.suppress(StepFailed):
             await boom()
-        except StepFailed:
-            pass
         await die_once()
         await ctx.wait_for(WORD)
         await ctx.call(child, secret)
@@ -84,7 +83,7 @@ async def test_a_run_with_everything_in_it_tells_known_events_with_known_fields_
     assert mine.count("step.replayed") >= 2
 
 
-async def test_each_end_of_a_run_has_its_event():
+async def test_each_end_of_a_run_has_its_event() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.task(retry=Retry(max_attempts=1))
@@ -118,7 +117,7 @@ async def test_each_end_of_a_run_has_its_event():
             await bench.settle()
 
 
-async def test_a_workers_life_is_told_in_order():
+async def test_a_workers_life_is_told_in_order() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -134,7 +133,7 @@ async def test_a_workers_life_is_told_in_order():
         assert (started["slots"], started["store"], started["app"]) == (4, "memory", "t")
 
 
-async def test_a_delay_is_told_with_the_error_that_caused_it():
+async def test_a_delay_is_told_with_the_error_that_caused_it() -> None:
     aq = AgentQ("t")
 
     @aq.task(retry=Retry(max_attempts=2, initial=timedelta(seconds=7), jitter=0))

@@ -1,6 +1,7 @@
 """Running time of a run, of an attempt, of a step; deadlines; and what counts as running time."""
 
 import asyncio
+import itertools
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.helpers.lab import LEASE_S, Calls, Gate, lab, working
 HOUR = timedelta(hours=1)
 
 
-async def test_a_run_that_used_up_its_running_time_fails_for_good():
+async def test_a_run_that_used_up_its_running_time_fails_for_good() -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.step
@@ -39,7 +40,7 @@ async def test_a_run_that_used_up_its_running_time_fails_for_good():
         assert seen == ["cancelled"]
 
 
-async def test_an_attempt_that_takes_too_long_is_tried_again():
+async def test_an_attempt_that_takes_too_long_is_tried_again() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task(attempt_timeout=timedelta(milliseconds=20), retry=Retry(max_attempts=2))
@@ -55,7 +56,7 @@ async def test_an_attempt_that_takes_too_long_is_tried_again():
         assert run.attempt == 2
 
 
-async def test_the_submissions_own_timeout_overrides_the_tasks():
+async def test_the_submissions_own_timeout_overrides_the_tasks() -> None:
     aq = AgentQ("t")
 
     @aq.task(timeout=HOUR)
@@ -68,7 +69,7 @@ async def test_the_submissions_own_timeout_overrides_the_tasks():
         assert run.failure.type.endswith("RunTimeout")
 
 
-async def test_running_time_adds_up_over_drains_waits_and_attempts_and_leaves_waits_and_queues_out():
+async def test_running_time_adds_up_over_drains_waits_and_attempts_and_leaves_waits_and_queues_out() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -94,7 +95,7 @@ async def test_running_time_adds_up_over_drains_waits_and_attempts_and_leaves_wa
         assert run.running_s == pytest.approx(7, abs=0.1)
 
 
-async def test_time_used_before_counts_towards_the_timeout():
+async def test_time_used_before_counts_towards_the_timeout() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -113,7 +114,7 @@ async def test_time_used_before_counts_towards_the_timeout():
         assert run.failure.type.endswith("RunTimeout")
 
 
-async def test_a_deadline_is_wall_time_and_ends_running_queued_and_waiting_runs():
+async def test_a_deadline_is_wall_time_and_ends_running_queued_and_waiting_runs() -> None:
     aq, calls = AgentQ("t"), Calls()
     word = Signal("word", str)
 
@@ -144,7 +145,7 @@ async def test_a_deadline_is_wall_time_and_ends_running_queued_and_waiting_runs(
             assert "deadline" in run.failure.message
 
 
-async def test_sync_code_is_stopped_by_the_timeout_too():
+async def test_sync_code_is_stopped_by_the_timeout_too() -> None:
     aq = AgentQ("t")
 
     @aq.task(timeout=timedelta(milliseconds=20), retry=Retry(max_attempts=1))
@@ -158,7 +159,7 @@ async def test_sync_code_is_stopped_by_the_timeout_too():
         assert run.failure.type.endswith("RunTimeout")
 
 
-async def test_a_timeout_does_not_wait_for_the_body_and_takes_no_result_of_it():
+async def test_a_timeout_does_not_wait_for_the_body_and_takes_no_result_of_it() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.step
@@ -180,7 +181,7 @@ async def test_a_timeout_does_not_wait_for_the_body_and_takes_no_result_of_it():
         assert await bench.journal(run_id) == []
 
 
-async def test_a_timeout_in_a_worker_ends_the_run_and_leaves_the_others():
+async def test_a_timeout_in_a_worker_ends_the_run_and_leaves_the_others() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.task(timeout=timedelta(milliseconds=50), retry=Retry(max_attempts=1))
@@ -202,7 +203,7 @@ async def test_a_timeout_in_a_worker_ends_the_run_and_leaves_the_others():
         await wait_until("slots are free", lambda: worker.status()["busy"] == 0)
 
 
-async def test_attempts_are_burned_by_failures_alone():
+async def test_attempts_are_burned_by_failures_alone() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -230,7 +231,7 @@ async def test_attempts_are_burned_by_failures_alone():
         assert bench.clock.wall() >= LEASE_S
 
 
-async def test_attempts_of_the_submission_override_the_tasks_and_delays_follow_the_policy():
+async def test_attempts_of_the_submission_override_the_tasks_and_delays_follow_the_policy() -> None:
     aq, at = AgentQ("t"), Calls()
 
     @aq.task(retry=Retry(max_attempts=9, initial=timedelta(seconds=10), factor=3, jitter=0))
@@ -243,4 +244,4 @@ async def test_attempts_of_the_submission_override_the_tasks_and_delays_follow_t
         assert run.state is RunState.FAILED
         assert run.failure is not None
         assert run.failure.message == "attempt 3"
-        assert [round(b - a) for a, b in zip(at, at[1:], strict=False)] == [10, 30]
+        assert [round(b - a) for a, b in itertools.pairwise(at)] == [10, 30]

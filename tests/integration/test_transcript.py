@@ -17,7 +17,7 @@ class Message(msgspec.Struct):
     content: str
 
 
-async def test_items_are_appended_once_and_typed_and_a_replay_shows_only_what_it_appended():
+async def test_items_are_appended_once_and_typed_and_a_replay_shows_only_what_it_appended() -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.step
@@ -44,7 +44,7 @@ async def test_items_are_appended_once_and_typed_and_a_replay_shows_only_what_it
         assert await bench.names(run.id, EntryKind.APPENDED) == ["ctx.transcript:notes"] * 3
 
 
-async def test_two_transcripts_are_apart_and_two_views_of_one_grow_each_with_its_own_appends():
+async def test_two_transcripts_are_apart_and_two_views_of_one_grow_each_with_its_own_appends() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -59,7 +59,7 @@ async def test_two_transcripts_are_apart_and_two_views_of_one_grow_each_with_its
         assert await bench.result((await bench.finish(task.bind())).id) == [["1", "3"], ["2"]]
 
 
-async def test_a_different_item_at_the_same_place_is_a_mismatch():
+async def test_a_different_item_at_the_same_place_is_a_mismatch() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -82,7 +82,7 @@ async def test_a_different_item_at_the_same_place_is_a_mismatch():
         assert "ctx.transcript:notes" in run.failure.message
 
 
-async def test_large_items_and_values_come_back_after_a_takeover():
+async def test_large_items_and_values_come_back_after_a_takeover() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -111,7 +111,7 @@ async def test_large_items_and_values_come_back_after_a_takeover():
         assert all(entry.blob for entry in await bench.journal(run.id) if entry.step in {"fetch", "ctx.transcript:notes"})
 
 
-async def test_a_restored_run_shows_all_items_from_before_its_snapshot_also_large_and_foreign_ones():
+async def test_a_restored_run_shows_all_items_from_before_its_snapshot_also_large_and_foreign_ones() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -140,7 +140,7 @@ async def test_a_restored_run_shows_all_items_from_before_its_snapshot_also_larg
         assert len(await bench.names(run.id, EntryKind.APPENDED)) == 9
 
 
-async def test_sync_tasks_have_transcripts_too():
+async def test_sync_tasks_have_transcripts_too() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,7 +17,7 @@ WORD = Signal("word", str)
 HOUR = timedelta(hours=1)
 
 
-async def test_a_sleep_frees_the_slot_and_ends_when_it_is_due_and_is_not_slept_again():
+async def test_a_sleep_frees_the_slot_and_ends_when_it_is_due_and_is_not_slept_again() -> None:
     aq, woke = AgentQ("t"), Calls()
 
     @aq.step
@@ -48,7 +48,7 @@ async def test_a_sleep_frees_the_slot_and_ends_when_it_is_due_and_is_not_slept_a
         assert len(woke) == 2
 
 
-async def test_sleep_until_takes_a_moment_with_a_time_zone():
+async def test_sleep_until_takes_a_moment_with_a_time_zone() -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.task
@@ -68,7 +68,7 @@ async def test_sleep_until_takes_a_moment_with_a_time_zone():
         assert timedelta(0) <= late < timedelta(seconds=1)
 
 
-async def test_a_signal_wakes_the_run_and_its_value_is_typed_and_journaled():
+async def test_a_signal_wakes_the_run_and_its_value_is_typed_and_journaled() -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.step
@@ -95,7 +95,7 @@ async def test_a_signal_wakes_the_run_and_its_value_is_typed_and_journaled():
         assert await bench.shape(run_id) == [("waited", "ctx.wait_for:approved"), ("done", "die_once")]
 
 
-async def test_a_signal_of_the_wrong_type_is_refused_before_it_is_sent():
+async def test_a_signal_of_the_wrong_type_is_refused_before_it_is_sent() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -105,10 +105,10 @@ async def test_a_signal_of_the_wrong_type_is_refused_before_it_is_sent():
     async with lab(aq) as bench:
         run_id = await bench.submit(task.bind())
         with pytest.raises(InvalidArgument, match="approved"):
-            await bench.handle(run_id).signal(APPROVED, "yes")  # type: ignore[arg-type]
+            await bench.handle(run_id).signal(cast("Signal[Any]", APPROVED), "yes")
 
 
-async def test_signals_come_before_the_wait_in_order_and_each_once():
+async def test_signals_come_before_the_wait_in_order_and_each_once() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -128,7 +128,7 @@ async def test_signals_come_before_the_wait_in_order_and_each_once():
         assert await bench.result(run_id) == ["a", "b", "c"]
 
 
-async def test_a_signal_after_the_end_is_refused():
+async def test_a_signal_after_the_end_is_refused() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -139,7 +139,7 @@ async def test_a_signal_after_the_end_is_refused():
         assert not await bench.handle(run.id).signal(APPROVED, True)
 
 
-async def test_a_wait_that_times_out_returns_its_default_or_raises_and_replays_so():
+async def test_a_wait_that_times_out_returns_its_default_or_raises_and_replays_so() -> None:
     aq, seen = AgentQ("t"), Calls()
 
     @aq.step
@@ -167,7 +167,7 @@ async def test_a_wait_that_times_out_returns_its_default_or_raises_and_replays_s
         assert run.running_s < 3600, "waits do not count as running time"
 
 
-async def test_a_signal_that_comes_too_late_goes_to_the_next_wait():
+async def test_a_signal_that_comes_too_late_goes_to_the_next_wait() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -185,7 +185,7 @@ async def test_a_signal_that_comes_too_late_goes_to_the_next_wait():
         assert await bench.result(run_id) == [None, "late"]
 
 
-async def test_waits_in_several_branches_suspend_together_and_wake_one_by_one():
+async def test_waits_in_several_branches_suspend_together_and_wake_one_by_one() -> None:
     aq, passed = AgentQ("t"), Calls()
 
     @aq.step
@@ -217,7 +217,7 @@ async def test_waits_in_several_branches_suspend_together_and_wake_one_by_one():
         assert passed == ["nobody", "bob no", "ann yes"]
 
 
-async def test_a_run_does_not_suspend_while_a_branch_still_works():
+async def test_a_run_does_not_suspend_while_a_branch_still_works() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.step
@@ -243,7 +243,7 @@ async def test_a_run_does_not_suspend_while_a_branch_still_works():
         assert gate.arrivals == 1
 
 
-async def test_two_branches_that_wait_for_the_same_signal_get_one_each():
+async def test_two_branches_that_wait_for_the_same_signal_get_one_each() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -261,32 +261,31 @@ async def test_two_branches_that_wait_for_the_same_signal_get_one_each():
         assert sorted(await bench.result(run_id)) == ["first", "second"]
 
 
-@pytest.mark.parametrize("swallow", ["except Exception", "return_exceptions", "task group", "bare except", "finally"])
-async def test_no_code_of_the_users_can_swallow_or_wrap_a_suspension(swallow: str):
-    aq, seen = AgentQ("t"), Calls()
+def ways_to_swallow(seen: Calls) -> dict[str, Any]:
+    async def caught(ctx: Context) -> str:
+        try:
+            return await ctx.wait_for(WORD)
+        except Exception as error:  # noqa: BLE001 - the point
+            seen.append(error)
+            return "swallowed"
 
-    @aq.task(retry=Retry(max_attempts=1))
-    async def task(ctx: Context) -> str:
-        if swallow == "except Exception":
-            try:
-                return await ctx.wait_for(WORD)
-            except Exception as error:  # noqa: BLE001 - the point
-                seen.append(error)
-                return "swallowed"
-        if swallow == "return_exceptions":
-            (answer,) = await asyncio.gather(ctx.wait_for(WORD), return_exceptions=True)
-            assert isinstance(answer, str), answer
-            return answer
-        if swallow == "task group":
-            async with asyncio.TaskGroup() as group:
-                waiting = group.create_task(ctx.wait_for(WORD))
-            return waiting.result()
-        if swallow == "bare except":
-            try:
-                return await ctx.wait_for(WORD)
-            except BaseException as error:  # noqa: BLE001 - the point
-                seen.append(type(error))
-                return "swallowed"
+    async def returned(ctx: Context) -> str:
+        (answer,) = await asyncio.gather(ctx.wait_for(WORD), return_exceptions=True)
+        return str(answer)
+
+    async def grouped(ctx: Context) -> str:
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(ctx.wait_for(WORD))
+        return waiting.result()
+
+    async def bare(ctx: Context) -> str:
+        try:
+            return await ctx.wait_for(WORD)
+        except BaseException as error:  # noqa: BLE001 - the point
+            seen.append(type(error))
+            return "swallowed"
+
+    async def ends(ctx: Context) -> str:
         try:
             return await ctx.wait_for(WORD)
         finally:
@@ -294,6 +293,19 @@ async def test_no_code_of_the_users_can_swallow_or_wrap_a_suspension(swallow: st
                 seen.append("finally")
                 await ctx.wait_for(APPROVED)
                 seen.append("never")
+
+    return {
+        "except Exception": caught, "return_exceptions": returned, "task group": grouped, "bare except": bare, "finally": ends,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("swallow", ["except Exception", "return_exceptions", "task group", "bare except", "finally"])
+async def test_no_code_of_the_users_can_swallow_or_wrap_a_suspension(swallow: str) -> None:
+    aq, seen = AgentQ("t"), Calls()
+
+    @aq.task(retry=Retry(max_attempts=1))
+    async def task(ctx: Context) -> str:
+        return str(await ways_to_swallow(seen)[swallow](ctx))
 
     async with lab(aq) as bench:
         run_id = await bench.submit(task.bind())
@@ -309,7 +321,7 @@ async def test_no_code_of_the_users_can_swallow_or_wrap_a_suspension(swallow: st
         assert (await bench.run(run_id)).attempt == 1
 
 
-async def test_from_a_suspension_on_every_verb_refuses_in_finally_blocks_too():
+async def test_from_a_suspension_on_every_verb_refuses_in_finally_blocks_too() -> None:
     aq, refused = AgentQ("t"), Calls()
 
     @aq.step
@@ -326,7 +338,7 @@ async def test_from_a_suspension_on_every_verb_refuses_in_finally_blocks_too():
             return await ctx.wait_for(WORD)
         finally:
             if len(refused) == 0:
-                verbs = {
+                verbs: dict[str, Any] = {
                     "step": cleanup, "sleep": lambda: ctx.sleep(1), "now": ctx.now, "save": lambda: ctx.save(1),
                     "spend": lambda: ctx.spend(tokens=1), "append": lambda: notes.append("x"),
                     "call": lambda: ctx.call(other), "enqueue": other.enqueue, "gather": lambda: ctx.gather(cleanup()),
@@ -351,7 +363,7 @@ async def test_from_a_suspension_on_every_verb_refuses_in_finally_blocks_too():
         assert await bench.result(run_id) == "heard"
 
 
-async def test_code_that_swallows_its_cancellation_for_ever_is_abandoned_after_the_grace():
+async def test_code_that_swallows_its_cancellation_for_ever_is_abandoned_after_the_grace() -> None:
     aq, release = AgentQ("t"), asyncio.Event()
 
     @aq.task
@@ -379,7 +391,7 @@ async def test_code_that_swallows_its_cancellation_for_ever_is_abandoned_after_t
         assert [(live.row.id, live.row.takeovers) for live in runs] == [(run_id, 1)]
 
 
-async def test_a_wait_inside_a_step_body_is_refused_with_the_reason():
+async def test_a_wait_inside_a_step_body_is_refused_with_the_reason() -> None:
     aq = AgentQ("t")
 
     @aq.step
@@ -398,7 +410,7 @@ async def test_a_wait_inside_a_step_body_is_refused_with_the_reason():
         assert "waits inside its body" in run.failure.message
 
 
-async def test_a_wait_that_its_code_gave_up_is_closed_and_the_next_gets_the_signal():
+async def test_a_wait_that_its_code_gave_up_is_closed_and_the_next_gets_the_signal() -> None:
     aq, gate, seen = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -435,7 +447,7 @@ async def test_a_wait_that_its_code_gave_up_is_closed_and_the_next_gets_the_sign
         assert result in (["gave up", "x"], ["x", "y"])
 
 
-async def test_a_wait_given_up_before_a_crash_can_be_waited_for_again():
+async def test_a_wait_given_up_before_a_crash_can_be_waited_for_again() -> None:
     aq, gate, seen = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -469,7 +481,7 @@ async def test_a_wait_given_up_before_a_crash_can_be_waited_for_again():
         assert await bench.result(run_id) == [None, "x"]
 
 
-async def test_a_wait_whose_giving_up_is_recorded_can_be_waited_for_again_after_a_crash():
+async def test_a_wait_whose_giving_up_is_recorded_can_be_waited_for_again_after_a_crash() -> None:
     aq, gate, seen = AgentQ("t"), Gate(), Calls()
 
     @aq.step
@@ -511,7 +523,7 @@ async def test_a_wait_whose_giving_up_is_recorded_can_be_waited_for_again_after_
         assert await bench.result(run_id) == [None, "x"]
 
 
-async def test_foreign_tasks_may_wait_too_and_the_run_suspends_when_nothing_moves():
+async def test_foreign_tasks_may_wait_too_and_the_run_suspends_when_nothing_moves() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -529,7 +541,7 @@ async def test_foreign_tasks_may_wait_too_and_the_run_suspends_when_nothing_move
         assert len(await bench.names(run_id, EntryKind.WAITED)) == 3
 
 
-async def test_a_short_wait_keeps_its_slot():
+async def test_a_short_wait_keeps_its_slot() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -548,7 +560,7 @@ async def test_a_short_wait_keeps_its_slot():
         assert await bench.result(run_id) == "quick"
 
 
-async def test_a_signal_between_opening_the_wait_and_suspending_is_not_lost():
+async def test_a_signal_between_opening_the_wait_and_suspending_is_not_lost() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -571,7 +583,7 @@ async def test_a_signal_between_opening_the_wait_and_suspending_is_not_lost():
         assert await bench.result(run_id) == "just in time"
 
 
-async def test_a_deadline_ends_a_wait():
+async def test_a_deadline_ends_a_wait() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -591,7 +603,7 @@ async def _suspend_elsewhere(bench: Lab, run_id: str) -> None:
     assert await bench.state(run_id) is RunState.WAITING
 
 
-async def test_an_orphaned_wait_whose_signal_came_does_not_wake_the_run_for_ever():
+async def test_an_orphaned_wait_whose_signal_came_does_not_wake_the_run_for_ever() -> None:
     """The code changed under the run: it no longer comes to a wait that it opened."""
     aq, version = AgentQ("t"), [1]
 
@@ -612,7 +624,7 @@ async def test_an_orphaned_wait_whose_signal_came_does_not_wake_the_run_for_ever
         assert len([end for _, end in bench.ends if end is End.SUSPENDED]) <= 3
 
 
-async def test_a_drain_while_a_wait_has_just_ended_loses_nothing():
+async def test_a_drain_while_a_wait_has_just_ended_loses_nothing() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.step

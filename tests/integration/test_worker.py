@@ -26,7 +26,7 @@ def settings(**given: Any) -> WorkerSettings:
     return WorkerSettings(**{"concurrency": 4, "heartbeat_s": 0.02, "poll_s": 0.02, "drain_s": 5, "grace_s": 2, **given})
 
 
-async def test_slots_bound_what_runs_at_a_time_and_a_free_slot_is_filled():
+async def test_slots_bound_what_runs_at_a_time_and_a_free_slot_is_filled() -> None:
     aq, now, most = AgentQ("t"), Calls(), Calls()
 
     @aq.task
@@ -43,7 +43,7 @@ async def test_slots_bound_what_runs_at_a_time_and_a_free_slot_is_filled():
         assert max(most) <= 3
 
 
-async def test_it_serves_every_queue_that_its_tasks_declare_or_those_it_is_told():
+async def test_it_serves_every_queue_that_its_tasks_declare_or_those_it_is_told() -> None:
     aq = AgentQ("t")
 
     @aq.task(queue="a")
@@ -63,7 +63,7 @@ async def test_it_serves_every_queue_that_its_tasks_declare_or_those_it_is_told(
             assert (await left.status()).state is RunState.QUEUED
 
 
-async def test_a_queue_of_weight_nine_is_asked_first_nine_times_as_often():
+async def test_a_queue_of_weight_nine_is_asked_first_nine_times_as_often() -> None:
     aq, order = AgentQ("t"), Calls()
 
     @aq.task(queue="heavy")
@@ -83,7 +83,7 @@ async def test_a_queue_of_weight_nine_is_asked_first_nine_times_as_often():
     assert 75 <= first.count("heavy") < 100, "both are served, the heavy one far more often"
 
 
-async def test_one_run_and_its_descendants_only():
+async def test_one_run_and_its_descendants_only() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -101,7 +101,7 @@ async def test_one_run_and_its_descendants_only():
         assert (await other.status()).state is RunState.QUEUED
 
 
-async def test_one_claim_and_then_the_end():
+async def test_one_claim_and_then_the_end() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -115,7 +115,7 @@ async def test_one_claim_and_then_the_end():
         assert (await Worker(aq, FAST, one=True).run()).runs == 0
 
 
-async def test_it_is_recycled_after_so_many_runs():
+async def test_it_is_recycled_after_so_many_runs() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -130,7 +130,7 @@ async def test_it_is_recycled_after_so_many_runs():
 
 async def test_it_claims_nothing_while_memory_is_short_and_goes_on_when_it_is_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -150,7 +150,7 @@ async def test_it_claims_nothing_while_memory_is_short_and_goes_on_when_it_is_no
         assert [fields["limit_mb"] for event, fields in events if event == "worker.admission"] == [0]
 
 
-async def test_it_is_recycled_when_memory_passes_its_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+async def test_it_is_recycled_when_memory_passes_its_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -166,7 +166,7 @@ async def test_it_is_recycled_when_memory_passes_its_share(monkeypatch: pytest.M
         assert (report.runs, report.recycled) == (1, True)
 
 
-async def test_it_is_ready_after_the_first_contact_and_no_hiccup_of_the_store_changes_that():
+async def test_it_is_ready_after_the_first_contact_and_no_hiccup_of_the_store_changes_that() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -207,7 +207,7 @@ async def test_it_is_ready_after_the_first_contact_and_no_hiccup_of_the_store_ch
         assert names.index("store.unavailable") < names.index("store.recovered")
 
 
-async def test_its_status_is_json_and_names_slots_runs_and_dependencies():
+async def test_its_status_is_json_and_names_slots_runs_and_dependencies() -> None:
     aq, gate = AgentQ("t"), Gate()
 
     @aq.task
@@ -237,7 +237,7 @@ async def test_its_status_is_json_and_names_slots_runs_and_dependencies():
         await handle.result(timeout=10)
 
 
-async def test_the_lifespan_is_entered_once_around_all_runs():
+async def test_the_lifespan_is_entered_once_around_all_runs() -> None:
     order = Calls()
 
     @asynccontextmanager
@@ -258,12 +258,12 @@ async def test_the_lifespan_is_entered_once_around_all_runs():
     assert order == ["opens", 1, 2, "closes"]
 
 
-async def test_a_worker_of_an_app_that_is_not_open_says_so():
+async def test_a_worker_of_an_app_that_is_not_open_says_so() -> None:
     with pytest.raises(NotOpen):
         await Worker(AgentQ("t"), FAST).run()
 
 
-async def test_an_idle_worker_hears_of_work_at_once_and_of_what_is_due_in_time():
+async def test_an_idle_worker_hears_of_work_at_once_and_of_what_is_due_in_time() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -276,7 +276,7 @@ async def test_an_idle_worker_hears_of_work_at_once_and_of_what_is_due_in_time()
         assert await (await task.options(delay=timedelta(milliseconds=50)).enqueue()).result(timeout=10) == "ran"
 
 
-async def test_a_run_that_cannot_be_taken_up_costs_neither_the_worker_nor_its_other_runs():
+async def test_a_run_that_cannot_be_taken_up_costs_neither_the_worker_nor_its_other_runs() -> None:
     aq = AgentQ("t")
 
     @aq.task
@@ -293,7 +293,7 @@ async def test_a_run_that_cannot_be_taken_up_costs_neither_the_worker_nor_its_ot
         assert worker.alive()[0]
 
 
-async def test_two_workers_on_one_file_share_the_work_and_do_nothing_twice(tmp_path: Path):
+async def test_two_workers_on_one_file_share_the_work_and_do_nothing_twice(tmp_path: Path) -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.step
@@ -317,7 +317,7 @@ def open_and_keep(tmp_path: Path) -> Any:
     return open_store(f"sqlite:{tmp_path}/a.db")
 
 
-async def test_a_run_that_fails_frees_its_slot_and_is_tried_again_after_its_delay():
+async def test_a_run_that_fails_frees_its_slot_and_is_tried_again_after_its_delay() -> None:
     aq, calls = AgentQ("t"), Calls()
 
     @aq.task(retry=Retry(max_attempts=3, initial=timedelta(milliseconds=10)))
@@ -332,7 +332,7 @@ async def test_a_run_that_fails_frees_its_slot_and_is_tried_again_after_its_dela
         assert calls == [1, 2, 3]
 
 
-async def test_code_that_does_not_end_is_abandoned_and_the_worker_makes_room_for_another():
+async def test_code_that_does_not_end_is_abandoned_and_the_worker_makes_room_for_another() -> None:
     aq, release, came = AgentQ("t"), asyncio.Event(), asyncio.Event()
 
     @aq.task(timeout=timedelta(milliseconds=20))

@@ -22,7 +22,7 @@ def failure(seq: int | None = None) -> bytes:
     return msgspec.json.encode(Failure(type="ValueError", message="x", seq=seq))
 
 
-def test_a_place_answers_with_what_was_recorded_there():
+def test_a_place_answers_with_what_was_recorded_there() -> None:
     history = History.of(journal((DONE, "a"), (FAILED, "b"), (EntryKind.WAITED, "w"), (EntryKind.APPENDED, "t")))
     for name, seq in (("a", 0), ("b", 1), ("w", 2), ("t", 3)):
         entry = history.read(("", name, 0))
@@ -34,13 +34,13 @@ def test_a_place_answers_with_what_was_recorded_there():
 
 
 @pytest.mark.parametrize("seqs", [(1,), (0, 2), (0, 0), (1, 0)])
-def test_a_gap_is_an_error(seqs: tuple[int, ...]):
+def test_a_gap_is_an_error(seqs: tuple[int, ...]) -> None:
     entries = [Entry(seq=seq, kind=DONE, step=f"s{n}") for n, seq in enumerate(seqs)]
     with pytest.raises(ValueError, match="journal gap"):
         History.of(entries)
 
 
-def test_marks_and_tries_answer_nothing():
+def test_marks_and_tries_answer_nothing() -> None:
     history = History.of(journal((EntryKind.STARTED, "a"), (TRIED, "b"), (EntryKind.SAVED, "ctx.save")))
     assert history.answers == {}
     assert list(history.begun) == [("", "a", 0)]
@@ -48,11 +48,11 @@ def test_marks_and_tries_answer_nothing():
 
 
 @pytest.mark.parametrize("end", [DONE, FAILED, TRIED])
-def test_a_begun_step_has_ended_when_its_end_is_recorded(end: EntryKind):
+def test_a_begun_step_has_ended_when_its_end_is_recorded(end: EntryKind) -> None:
     assert History.of(journal((EntryKind.STARTED, "a"), (end, "a"))).begun == {}
 
 
-def test_tries_are_counted_and_those_before_a_superseded_failure_are_forgiven():
+def test_tries_are_counted_and_those_before_a_superseded_failure_are_forgiven() -> None:
     place = ("", "a", 0)
     history = History.of(journal({"kind": "tried", "step": "a", "attempt": 1}, {"kind": "tried", "step": "a", "attempt": 2}))
     assert history.next_try(place) == (3, 2)
@@ -66,7 +66,7 @@ def test_tries_are_counted_and_those_before_a_superseded_failure_are_forgiven():
     assert history.next_try(place) == (4, 0)
 
 
-def test_superseding_an_old_failure_leaves_a_newer_answer_alone():
+def test_superseding_an_old_failure_leaves_a_newer_answer_alone() -> None:
     entries = journal(
         {"kind": "failed", "step": "a", "attempt": 1, "value": failure()},
         {"kind": "superseded", "step": "a", "attempt": 1},
@@ -78,7 +78,7 @@ def test_superseding_an_old_failure_leaves_a_newer_answer_alone():
     assert entry.seq == 2
 
 
-def test_a_superseded_failure_takes_the_failures_inside_it_along():
+def test_a_superseded_failure_takes_the_failures_inside_it_along() -> None:
     entries = journal(
         {"kind": "failed", "step": "in", "branch": "/mid#0", "value": failure()},
         {"kind": "failed", "step": "mid", "value": failure(0)},
@@ -89,13 +89,13 @@ def test_a_superseded_failure_takes_the_failures_inside_it_along():
     assert set(history.answers) == {("", "caught", 0)}
 
 
-def test_an_abandoned_wait_answers_nothing_and_counts_as_a_try():
+def test_an_abandoned_wait_answers_nothing_and_counts_as_a_try() -> None:
     history = History.of(journal({"kind": "waited", "step": "w", "value": ABANDONED}))
     assert history.read(("", "w", 0)) is None
     assert history.next_try(("", "w", 0))[0] == 2
 
 
-def test_a_branch_is_replaying_until_its_code_has_come_to_all_that_was_recorded():
+def test_a_branch_is_replaying_until_its_code_has_come_to_all_that_was_recorded() -> None:
     history = History.of(journal((DONE, "a"), (DONE, "b"), {"kind": "done", "step": "c", "branch": "/0.0"}))
     assert history.replaying("")
     history.read(("", "a", 0))
@@ -106,13 +106,13 @@ def test_a_branch_is_replaying_until_its_code_has_come_to_all_that_was_recorded(
     assert not History.of([]).replaying("")
 
 
-def test_a_call_that_was_not_recorded_ends_the_replay_of_its_branch():
+def test_a_call_that_was_not_recorded_ends_the_replay_of_its_branch() -> None:
     history = History.of(journal((DONE, "a"), (DONE, "b")))
     assert history.read(("", "new", 0)) is None
     assert not history.replaying("")
 
 
-def test_a_snapshot_puts_behind_what_its_branch_and_the_branches_below_recorded_before():
+def test_a_snapshot_puts_behind_what_its_branch_and_the_branches_below_recorded_before() -> None:
     entries = journal(
         {"kind": "appended", "step": "ctx.transcript:n"},
         {"kind": "appended", "step": "ctx.transcript:n", "branch": "/0.1"},
@@ -130,7 +130,7 @@ def test_a_snapshot_puts_behind_what_its_branch_and_the_branches_below_recorded_
     assert [entry.seq for entry in history.passed("ctx.transcript:n")] == [0, 1, 2, 3]
 
 
-def test_usage_is_summed_over_all_entries_and_steps_are_what_the_user_named():
+def test_usage_is_summed_over_all_entries_and_steps_are_what_the_user_named() -> None:
     entries = journal(
         {"kind": "tried", "step": "a", "tokens": 5, "cost_nanos": 7}, {"kind": "done", "step": "a", "tokens": 6},
         {"kind": "done", "step": "ctx.now"}, {"kind": "done", "step": "ctx.spend", "tokens": 1},
@@ -139,7 +139,7 @@ def test_usage_is_summed_over_all_entries_and_steps_are_what_the_user_named():
     assert (history.steps, history.tokens, history.cost_nanos) == (1, 12, 7)
 
 
-def test_a_mismatch_names_place_entry_hashes_versions_and_remedies():
+def test_a_mismatch_names_place_entry_hashes_versions_and_remedies() -> None:
     entry = Entry(seq=4, kind=DONE, step="work", branch="/0.1", occurrence=2, args_hash="aaaa")
     text = mismatch_message(entry, "bbbb", version_then="v1", version_now="v2")
     for words in ("'work'", "call 3", "branch /0.1", "entry 4", "aaaa", "bbbb", "'v1'", "'v2'", "--keep 4", "rerun", "ignore"):

@@ -3,7 +3,7 @@
 from agentq.worker.presence import Presence
 
 
-def test_a_fresh_run_moves_and_is_quiet_when_its_only_line_waits():
+def test_a_fresh_run_moves_and_is_quiet_when_its_only_line_waits() -> None:
     presence = Presence()
     assert not presence.quiet
     presence.rest(foreign=False)
@@ -12,7 +12,7 @@ def test_a_fresh_run_moves_and_is_quiet_when_its_only_line_waits():
     assert not presence.quiet
 
 
-def test_a_step_body_anywhere_keeps_the_run_moving():
+def test_a_step_body_anywhere_keeps_the_run_moving() -> None:
     presence = Presence()
     presence.rest(foreign=False)
     presence.begin()
@@ -22,7 +22,7 @@ def test_a_step_body_anywhere_keeps_the_run_moving():
     assert presence.quiet
 
 
-def test_lines_of_the_users_own_make_quiet_uncertain():
+def test_lines_of_the_users_own_make_quiet_uncertain() -> None:
     presence = Presence()
     presence.rest(foreign=True)
     assert not presence.quiet, "the root may be doing something"
@@ -34,7 +34,7 @@ def test_lines_of_the_users_own_make_quiet_uncertain():
     assert not presence.perhaps_quiet
 
 
-def test_every_verb_is_seen():
+def test_every_verb_is_seen() -> None:
     presence = Presence()
     presence.begin()
     presence.end()

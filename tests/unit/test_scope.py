@@ -22,14 +22,14 @@ def scope(branch: str = "") -> tuple[Scope, Run]:
     return Scope(cast("Any", run), branch, owner=caller()), run
 
 
-def test_own_calls_are_counted_by_name():
+def test_own_calls_are_counted_by_name() -> None:
     here, run = scope("/0.1")
     places = [here.place(name, digest, foreign=False) for name, digest in (("a", "1"), ("a", "2"), ("b", "1"), ("a", "1"))]
     assert places == [("/0.1", "a", 0), ("/0.1", "a", 1), ("/0.1", "b", 0), ("/0.1", "a", 2)]
     assert run.adopted == 0
 
 
-def test_foreign_calls_are_counted_by_name_and_arguments_whatever_their_order():
+def test_foreign_calls_are_counted_by_name_and_arguments_whatever_their_order() -> None:
     here, run = scope()
     there, _ = scope()
     calls = [("a", "1"), ("a", "2"), ("a", "1"), ("b", "1")]
@@ -39,7 +39,7 @@ def test_foreign_calls_are_counted_by_name_and_arguments_whatever_their_order():
     assert run.adopted == 5
 
 
-async def test_the_owner_is_the_task_or_thread_that_the_scope_was_made_for():
+async def test_the_owner_is_the_task_or_thread_that_the_scope_was_made_for() -> None:
     here, _ = scope()
     assert not here.foreign()
     seen = []
@@ -54,7 +54,7 @@ async def test_the_owner_is_the_task_or_thread_that_the_scope_was_made_for():
     assert seen == [True, True]
 
 
-async def test_a_scope_is_inherited_by_tasks_and_left_by_who_entered_it():
+async def test_a_scope_is_inherited_by_tasks_and_left_by_who_entered_it() -> None:
     here, _ = scope()
     assert current_scope() is None
     token = enter_scope(here)
