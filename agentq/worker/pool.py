@@ -159,10 +159,9 @@ class Pool:
         held = self._heart.hold(claim.ref, sent)
         run = claim.run
         task = self._app.find(run.task)
-        apart = run.deaths < POISON_DEATHS and can_isolate(self._app, self._store)  # poison is settled without running
-        alone = run.suspect and apart
+        apart = (run.suspect or task.spec.isolate) and run.deaths < POISON_DEATHS  # poison is settled without running
         working: Working
-        if alone or (task.spec.isolate and apart):
+        if apart and can_isolate(self._app, self._store):
             working = Isolated(self._app, task, claim, held, self._store, self._clock, self._settings)
         else:
             try:
@@ -172,7 +171,7 @@ class Pool:
         held.limit_at = limit_at(working, self._settings.grace_s) if isinstance(working, Execution) else None
         if claim.taken_over:
             emit("run.taken_over", run_id=run.id, task=run.task, queue=run.queue, takeovers=run.takeovers, suspect=run.suspect)
-        slot = Slot(claim, held, working, alone)
+        slot = Slot(claim, held, working, alone=run.suspect and isinstance(working, Isolated))
         self.slots[run.id] = slot
         self._started(working)
         job = asyncio.get_running_loop().create_task(self._work(slot))
