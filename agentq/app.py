@@ -284,6 +284,7 @@ class AgentQ:
             return self
         opening = self._opening = Future()
         try:
+            self._refuse_broker()
             async with AsyncExitStack() as stack:
                 given = self._given_store
                 if given is None or isinstance(given, str):
@@ -313,6 +314,14 @@ class AgentQ:
                     await stack.aclose()
             finally:
                 self._store = None
+
+    def _refuse_broker(self) -> None:
+        """Say so, rather than leave messages lying that nobody will ever take."""
+        url = self._given_broker or settings.load().broker.url
+        if url:
+            raise InvalidArgument(
+                "broker", settings.redacted(url), "this version takes runs from its store alone: unset AGENTQ_BROKER or broker="
+            )
 
     @asynccontextmanager
     async def using(self, *, store: str | Store) -> AsyncIterator[Self]:

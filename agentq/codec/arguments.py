@@ -159,7 +159,7 @@ class Arguments:
 
     def _hash(self, bound: dict[str, Any]) -> str:
         try:
-            raw = _HASHING.encode(bound)
+            raw = _identity(bound)
         except Exception as error:  # noqa: BLE001 - whatever it is, it has no form
             raise self._indigestible(bound, error) from None
         return hashlib.blake2b(raw, digest_size=8).hexdigest()
@@ -167,7 +167,7 @@ class Arguments:
     def _indigestible(self, bound: dict[str, Any], error: Exception) -> InvalidArgument:
         for name, value in bound.items():
             try:
-                _HASHING.encode(value)
+                _identity(value)
             except Exception as reason:  # noqa: BLE001 - as above
                 remedy = f'it cannot tell one call from another ({reason}); leave it out: @aq.step(ignore=("{name}",))'
                 return InvalidArgument(name, value, remedy)
@@ -200,7 +200,8 @@ class Arguments:
         try:
             return how(self.codec(name), value)
         except Misfit as error:
-            raise InvalidArgument(name + error.flaw.path[1:], value, error.flaw.reason) from None
+            shown = msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+            raise InvalidArgument(name + error.flaw.path[1:], shown, error.flaw.reason) from None
         except PayloadTooLarge as error:
             error.args = (str(error).replace("$", name, 1),)
             raise
@@ -265,6 +266,14 @@ def _is_json(text: str) -> bool:
     except msgspec.DecodeError:
         return False
     return True
+
+
+def _identity(value: object) -> bytes:
+    """Encode for the hash: the same bytes for equal values, whatever the order of their sets and mappings."""
+    try:
+        return _HASHING.encode(value)
+    except TypeError:
+        return _HASHING.encode(msgspec.to_builtins(value, str_keys=True, enc_hook=_to_identity))
 
 
 def _to_identity(value: object) -> object:

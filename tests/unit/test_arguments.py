@@ -284,3 +284,21 @@ def test_a_foreign_object_may_spell_the_same_values_otherwise() -> None:
     raw = msgspec.json.encode({"pages": 5, "topic": {"depth": 1, "name": "k8s"}})
     ours = REPORT.pack((Topic("k8s"),), {"pages": 5})
     assert REPORT.pack((), REPORT.decode(raw)) == ours
+
+
+def test_mappings_with_keys_that_are_no_text_tell_calls_apart() -> None:
+    def fn(table: dict[int, str]) -> None: ...
+
+    arguments = Arguments(fn)
+    one, same, other = {1: "a", 2: "b"}, {2: "b", 1: "a"}, {1: "a", 2: "c"}
+    assert arguments.digest((one,), {}) == arguments.digest((same,), {}) != arguments.digest((other,), {})
+    raw, sign = arguments.pack((one,), {})
+    assert arguments.decode(raw) == {"table": one}
+    assert sign == arguments.pack((same,), {})[1]
+
+
+def test_what_another_program_wrote_is_shown_as_a_value() -> None:
+    def fn(n: int) -> None: ...
+
+    with pytest.raises(InvalidArgument, match="n: 'x' does not fit"):
+        Arguments(fn).decode(b'{"n":"x"}')
