@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -20,6 +22,7 @@ from agentq.codec import codec_for
 from agentq.context import Context, SyncContext
 from agentq.errors import DeclarationError, InvalidArgument, NotOpen, UnknownTask
 from agentq.handle import RunHandle
+from agentq.portal import Portal
 from agentq.retry import Retry
 from agentq.scope import current_scope
 from agentq.step import Effect, Interrupted, OnMismatch, SameFunction
@@ -73,7 +76,8 @@ class AgentQ:
         self._openings = 0
         self._opening: Future[None] | None = None
         self._portal_lock = threading.Lock()
-        self._portal: _Portal | None = None
+        _apps.add(self)
+        self._portal: Portal | None = None
 
     def __repr__(self) -> str:
         """Name and number of tasks."""
@@ -266,7 +270,7 @@ class AgentQ:
             return scope.run.from_thread(scope, lambda *_: verb)  # type: ignore[no-any-return]
         with self._portal_lock:
             if self._portal is None:
-                self._portal = _Portal(self)
+                self._portal = Portal(self)
         return self._portal.run(verb)
 
     async def __aenter__(self) -> Self:
@@ -315,6 +319,12 @@ class AgentQ:
             finally:
                 self._store = None
 
+    def _begin_anew(self) -> None:
+        """In a forked child: what the parent has open is the parent's, and is neither used nor closed here."""
+        _parents.append((self._store, self._stack, self._portal))
+        self._store, self._stack, self._portal, self._openings = None, None, None, 0
+        self._portal_lock = threading.Lock()
+
     def _refuse_broker(self) -> None:
         """Say so, rather than leave messages lying that nobody will ever take."""
         url = self._given_broker or settings.load().broker.url
@@ -341,6 +351,18 @@ class AgentQ:
             self._given_store = before
 
 
+_apps: weakref.WeakSet[AgentQ] = weakref.WeakSet()
+_parents: list[object] = []
+
+
+def _begin_all_anew() -> None:
+    for app in list(_apps):
+        app._begin_anew()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_begin_all_anew)
+
+
 class _Declare(Protocol):
     """Type of ``@aq.task(…)`` with options."""
 
@@ -348,39 +370,3 @@ class _Declare(Protocol):
     def __call__(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
     @overload
     def __call__(self, fn: Callable[Concatenate[SyncContext, P], R], /) -> Task[P, R]: ...
-
-
-class _Portal:
-    """A background thread with an event loop in which the app is open."""
-
-    def __init__(self, app: AgentQ) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._app = app
-        self._thread = threading.Thread(target=self._serve, name=f"agentq-{app.name}", daemon=True)
-        self._thread.start()
-        try:
-            self.run(app.__aenter__())
-        except BaseException:
-            self._end()
-            raise
-        # An ordinary atexit callback comes after the executors are shut down, which closing a store may need.
-        threading._register_atexit(self._close)  # type: ignore[attr-defined]  # noqa: SLF001
-
-    def run(self, verb: Coroutine[Any, Any, R]) -> R:
-        return asyncio.run_coroutine_threadsafe(verb, self._loop).result()
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_forever()
-        self._loop.close()
-
-    def _close(self) -> None:
-        try:
-            self.run(self._app.__aexit__(None, None, None))
-            self.run(self._loop.shutdown_default_executor())
-        finally:
-            self._end()
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
