@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
 
 from agentq.codec import Arguments, Codec, codec_for, result_codec
-from agentq.errors import DeclarationError
+from agentq.errors import CodecError, DeclarationError
 from agentq.journal import RESERVED, Mismatch, OnInterrupt
 from agentq.retry import Retry
 from agentq.scope import current_scope
@@ -51,6 +51,8 @@ class StepSpec:
     on_interrupt: OnInterrupt = OnInterrupt.FAIL
     on_mismatch: Mismatch | None = None
     """None follows the task's own."""
+    skippable: bool = False
+    """Whether None may stand for its result."""
 
 
 def step(
@@ -145,10 +147,15 @@ def _build(
         mismatch = None if on_mismatch is None else Mismatch(on_mismatch)
     except ValueError as error:
         raise DeclarationError(f"step {name!r}: {error}") from None
+    skippable = _takes_none(codec)
+    if interrupt is OnInterrupt.SKIP and not skippable:
+        raise DeclarationError(
+            f"step {name!r}: on_interrupt='skip' makes its result None, which its annotation does not take; write `-> … | None`"
+        )
     return StepSpec(
         name=name, fn=fn, is_async=is_async, is_method=is_method, arguments=arguments, codec=codec, retry=retry,
         timeout_s=None if timeout is None else timeout.total_seconds(),
-        at_most_once=effect == "at_most_once", on_interrupt=interrupt, on_mismatch=mismatch,
+        at_most_once=effect == "at_most_once", on_interrupt=interrupt, on_mismatch=mismatch, skippable=skippable,
     )  # fmt: skip
 
 
@@ -182,3 +189,11 @@ def _is_method(function: Callable[..., Any]) -> bool:
     parameters = list(inspect.signature(function).parameters)
     inside_class = "." in function.__qualname__.rsplit("<locals>.", 1)[-1]
     return inside_class and bool(parameters) and parameters[0] in {"self", "cls"}
+
+
+def _takes_none(codec: Codec[Any]) -> bool:
+    try:
+        codec.decode(b"null")
+    except CodecError:
+        return False
+    return True

@@ -88,11 +88,13 @@ class Mailbox:
         received = msgspec.json.decode(await self._run.fetch(entry), type=_Received)
         return None if received.timeout else bytes(received.signal)
 
-    async def ask_about(self, scope: Scope, step: str, place: Identity) -> OnInterrupt:
+    async def ask_about(self, scope: Scope, step: str, place: Identity, *, skippable: bool) -> OnInterrupt:
         """Let a person decide what to do about an interrupted step: the signal ``resolve:STEP`` with retry, skip or fail."""
-        decision: Signal[OnInterrupt] = Signal(f"resolve:{step}", Literal["retry", "skip", "fail"])
+        choices: Any = Literal["retry", "skip", "fail"] if skippable else Literal["retry", "fail"]
+        decision: Signal[str] = Signal(f"resolve:{step}", choices)
         asked = (place[0], f"{ASK}:{step}", place[2])
-        question = f"Step {step!r} was interrupted and may have happened. Retry it, skip it, or fail?"
+        words = '"retry", "skip" (its result is then None) or "fail"' if skippable else '"retry" or "fail"'
+        question = f"Step {step!r} was interrupted and may have happened. Answer {words}."
         raw = await self._received(scope, asked, decision, question, None, foreign=False)
         return OnInterrupt(decision.decode(raw or b'"fail"'))
 

@@ -251,7 +251,7 @@ class Steps:
         emit("step.interrupted", run_id=run.row.id, step=spec.name, branch=place[0], policy=str(spec.on_interrupt))
         choice = spec.on_interrupt
         if choice is OnInterrupt.ASK:
-            choice = await self._mailbox.ask_about(scope, spec.name, place)
+            choice = await self._mailbox.ask_about(scope, spec.name, place, skippable=spec.skippable)
         if choice is OnInterrupt.RETRY:
             return True
         if choice is OnInterrupt.SKIP:

@@ -61,6 +61,7 @@ class Waits:
         self._waited: frozenset[Identity] | None = None
         self._taken: set[int] = set()
         self._looking = asyncio.Lock()
+        self._looks = 0
         self._check: asyncio.TimerHandle | None = None
 
     def recorded(self, place: Identity) -> Wait | None:
@@ -129,13 +130,16 @@ class Waits:
 
     async def look(self) -> bool:
         """Ask the store what has arrived, and hand it to who waits for it; False when it cannot be asked now."""
-        async with self._looking:
-            if not any(pending.wait.kind is not WaitKind.TIMER for pending in self._pending.values()):
-                return True
-            try:
+        self._looks += 1
+        try:
+            async with self._looking:
+                if not any(pending.wait.kind is not WaitKind.TIMER for pending in self._pending.values()):
+                    return True
                 arrivals = await self._run.store.inbox([self._run.claim.ref.run_id])
-            except StoreUnavailable:
-                return False
+        except StoreUnavailable:
+            return False
+        finally:
+            self._looks -= 1
         for arrival in arrivals:
             self._hand_over(arrival)
         return True
@@ -273,7 +277,7 @@ class Waits:
         run = self._run
         if run.stopping is not None or not self._pending or run.presence.bodies:
             return
-        if run.ledger.busy:
+        if run.ledger.busy or self._looks:  # something may just be arriving
             self._later(BUSY_S)
             return
         if run.presence.calls != calls:

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 
 from agentq import AgentQ, Context, Retry, Signal, StepFailed
+from agentq.errors import DeclarationError
 from agentq.message import EntryKind, RunState
 from tests.helpers.lab import Calls, Doubtful, lab
+
+pytestmark = pytest.mark.usefixtures("each_store")
 
 ONE = Retry(max_attempts=1)
 
@@ -17,7 +20,7 @@ def app(on_interrupt: Any, **options: Any) -> tuple[AgentQ, Any, Calls, Callable
     crash: list[Any] = []
 
     @aq.step(effect="at_most_once", on_interrupt=on_interrupt, **options)
-    async def pay(amount: int) -> str:
+    async def pay(amount: int) -> str | None:
         calls.append(amount)
         if len(calls) == 1 and crash:
             await crash[0]()
@@ -85,6 +88,42 @@ async def test_a_person_may_be_asked(answer: str, result: Any, times: int) -> No
         await bench.settle()
         assert await bench.result(run_id) == result
         assert len(calls) == times
+
+
+def test_a_result_that_cannot_be_none_cannot_be_skipped() -> None:
+    aq = AgentQ("t")
+    with pytest.raises(DeclarationError, match="None"):
+
+        @aq.step(effect="at_most_once", on_interrupt="skip")
+        async def pay() -> str:
+            return "paid"
+
+
+async def test_a_person_is_not_offered_to_skip_what_cannot_be_none() -> None:
+    aq, calls = AgentQ("t"), Calls()
+    crash: list[Any] = []
+
+    @aq.step(effect="at_most_once", on_interrupt="ask")
+    async def pay() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            await crash[0]()
+        return "paid"
+
+    @aq.task(retry=ONE)
+    async def task(ctx: Context) -> str:
+        return await pay()
+
+    async with lab(aq) as bench:
+        crash.append(bench.die_here)
+        run_id = await bench.submit(task.bind())
+        await bench.settle()
+        (asked,) = (await bench.handle(run_id).status()).waiting_for
+        assert "skip" not in (asked.ask or "")
+        for number, answer in enumerate(["skip", "retry"]):
+            await bench.send(run_id, Signal("resolve:pay", str), answer, str(number))
+            await bench.settle()
+        assert await bench.result(run_id) == "paid"
 
 
 async def test_a_failure_of_its_body_is_known_and_follows_the_retry_policy() -> None:
