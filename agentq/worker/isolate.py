@@ -29,6 +29,8 @@ EXIT_BASE = 10
 """The child exits with this plus the index of its `End`; anything else is a crash."""
 CRASH_DELAY_S = 1.0
 _CONFIRM_S = 1.0
+LOST_S = 1.0
+"""For the child of a run that is no longer ours to end by itself."""
 ENDS = tuple(End)
 
 
@@ -112,6 +114,7 @@ class Isolated:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping: Stop | None = None
         self._late: str | None = None
+        self._killer: asyncio.TimerHandle | None = None
         self._began = clock.steady()
 
     @property
@@ -148,6 +151,8 @@ class Isolated:
         finally:
             telling.cancel()
             killing.cancel()
+            if self._killer is not None:
+                self._killer.cancel()
             if process.returncode is None:
                 process.kill()
         if 0 <= code - EXIT_BASE < len(ENDS):
@@ -158,12 +163,15 @@ class Isolated:
         return await self._crashed(_died(code))
 
     def stop(self, stop: Stop, reason: str) -> None:
-        """Pass it on; a lost run's child is killed."""
+        """Pass it on; a lost run's child is killed if it does not end by itself: it may just have settled the run."""
         self._stopping = stop
-        if stop is Stop.LOST and self._process is not None and self._process.returncode is None:
+        self._say(Word(stop=int(stop), reason=reason))
+        if stop is Stop.LOST and self._killer is None:
+            self._killer = asyncio.get_running_loop().call_later(LOST_S, self._kill)
+
+    def _kill(self) -> None:
+        if self._process is not None and self._process.returncode is None:
             self._process.kill()
-        else:
-            self._say(Word(stop=int(stop), reason=reason))
 
     def hurry(self) -> None:
         """Pass it on."""
