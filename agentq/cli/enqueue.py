@@ -12,7 +12,7 @@ import click
 from agentq.cli import output
 from agentq.cli.arguments import parse_arguments
 from agentq.cli.problem import EX_FAILED, Problem
-from agentq.cli.reading import json_option, store_option
+from agentq.cli.reading import json_option, store_option, told
 from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
 from agentq.cli.working import opened
@@ -113,7 +113,7 @@ def enqueue(target: str, words: tuple[str, ...], *, wait: bool, store_url: str |
             try:
                 result = await handle.result()
             except (RunFailed, RunCancelled) as error:
-                raise Problem(str(error), hint=f"agentq runs show {handle.id}", code=EX_FAILED) from error
+                raise Problem(str(error), hint=told(f"runs show {handle.id}"), code=EX_FAILED) from error
             print_result(result, run_id=handle.id, as_json=as_json)
 
     try:
@@ -136,7 +136,8 @@ def _submitted(run_id: str, task: Task[..., Any], *, existed: bool, as_json: boo
         return
     click.echo(run_id)
     click.echo(
-        click.style(f"{'there already' if existed else 'queued'} · {task.name} · agentq runs show {run_id}", dim=True), err=True
+        click.style(f"{'there already' if existed else 'queued'} · {task.name} · {told(f'runs show {run_id}')}", dim=True),
+        err=True,
     )
 
 

@@ -15,13 +15,17 @@ from rich.live import Live
 from rich.text import Text
 
 from agentq.cli import output
+from agentq.cli.expected import answering, example
 from agentq.cli.reading import find_run
-from agentq.cli.shown import RESERVED, failure_of, load_view
+from agentq.cli.shown import RESERVED, branch_of, failure_of, load_view, name_of
 from agentq.cli.text import SYMBOLS, bar, clean, count, duration, one_line, payload, reason
 from agentq.cli.timeline import DIM, render
-from agentq.message import Entry, EntryKind, Run, RunQuery, RunState, Wait, WaitKind
+from agentq.journal import ABANDONED
+from agentq.message import Entry, EntryKind, Failure, Run, RunQuery, RunState, Wait, WaitKind
+from agentq.retry import Retry, decide
 
 if TYPE_CHECKING:
+    from agentq.cli.code import Code
     from agentq.message import Chunk
     from agentq.stores.base import Store
 
@@ -79,8 +83,9 @@ async def follow_run(store: Store, word: str, *, values: bool) -> None:
 class Progress:
     """Lines about a run on stderr: each step as it is recorded, and on a terminal a last line about now."""
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        """``quiet`` prints nothing at all."""
+    def __init__(self, code: Code | None = None, *, quiet: bool = False) -> None:
+        """``code`` knows how often steps are tried and what answers look like; ``quiet`` prints nothing at all."""
+        self._code = code
         self._console = Console(stderr=True, highlight=False, emoji=False, markup=False, quiet=quiet)
         self._stack = ExitStack()
         self._live: Live | None = None
@@ -103,8 +108,11 @@ class Progress:
         """Say what was done before; returns the last journal entry that there is."""
         self._attempt = run.attempt
         steps = [entry for entry in journal if entry.kind is EntryKind.DONE and not entry.step.startswith(RESERVED)]
-        if steps and not run.state.final:
-            text = f"{count(len(steps), 'step')} done before, the last one {one_line(steps[-1].step, 40)}: going on there"
+        waits = [entry for entry in journal if _over(entry)]
+        if (steps or waits) and not run.state.final:
+            done = " and ".join([count(len(some), one) for some, one in ((steps, "step"), (waits, "wait")) if some])
+            last = max(steps[-1:] + waits[-1:], key=lambda entry: entry.seq)
+            text = f"{done} done before, the last one {one_line(name_of(last), 40)}: going on there"
             self._print(Text(f"↻ {text}", style="magenta"))
         return journal[-1].seq if journal else -1
 
@@ -112,9 +120,7 @@ class Progress:
         """Print what is new."""
         self._steps(moment.entries)
         if moment.run.attempt > self._attempt and moment.run.failure is not None:
-            failure = moment.run.failure
-            text = f"attempt {self._attempt}: {reason(failure)}"
-            self._print(Text(f"↻ {one_line(text, self._console.width - 4)}", style="yellow"))
+            self._attempted(moment.run, moment.run.failure)
         self._attempt = moment.run.attempt
         for wait in moment.waits:
             self._ask(moment.run, wait)
@@ -128,15 +134,29 @@ class Progress:
         if len(shown) > _BURST:
             self._print(Text(f"  … {count(len(shown) - _BURST, 'step')}", style=DIM))
         for entry in shown[-_BURST:]:
-            self._print(_step_line(entry, self._console.width))
+            policy = self._code.policy(entry.step) if self._code is not None else None
+            self._print(_step_line(entry, self._console.width, policy))
+            if entry.kind is EntryKind.TRIED:
+                self._asked.discard(entry.identity)  # what came was no answer: it is asked again
+
+    def _attempted(self, run: Run, failure: Failure) -> None:
+        """Say that an attempt failed, and when the next begins."""
+        most = run.max_attempts or (self._code.retry.max_attempts if self._code is not None else None)
+        left = run.due_at - time.time() if run.state is RunState.QUEUED and run.due_at else None
+        text = f"attempt {_tried(self._attempt, most, left)}: {reason(failure)}"
+        self._print(Text(f"↻ {one_line(text, self._console.width - 4)}", style="yellow"))
 
     def _ask(self, run: Run, wait: Wait) -> None:
         place = (wait.branch, wait.step, wait.occurrence)
         if wait.kind is not WaitKind.SIGNAL or place in self._asked:
             return
         self._asked.add(place)
-        self._print(Text.assemble(("? ", "yellow"), (wait.ask or f"waits for {wait.ref}", "bold")))
-        self._print(Text(f"  agentq runs signal {run.id} {wait.ref} VALUE", style="cyan"))
+        signal = self._code.signal(wait.ref) if self._code is not None else None
+        command, *about = answering(run.id, wait, example(signal) if signal is not None else None)
+        self._print(Text.assemble(("? ", "yellow"), (clean(wait.ask or f"waits for {wait.ref}"), "bold")))
+        self._print(Text(f"  {command}", style="cyan"), whole=True)
+        for line in about:
+            self._print(Text(f"  {line}", style=DIM))
 
     def _now(self, moment: Moment) -> Text:
         run = moment.run
@@ -154,31 +174,50 @@ class Progress:
             text.append("\n  " + clean(self._streamed.replace("\n", " ")).strip()[-room:], style=DIM)
         return text
 
-    def _print(self, text: Text) -> None:
-        self._console.print(text, soft_wrap=not self._console.is_terminal, overflow="ellipsis", no_wrap=True)
+    def _print(self, text: Text, *, whole: bool = False) -> None:
+        """Print a line, cut to the terminal; ``whole`` lets it wrap, so that it can be copied."""
+        whole = whole or not self._console.is_terminal
+        self._console.print(text, soft_wrap=whole, overflow="ellipsis", no_wrap=True)
+
+
+def _over(entry: Entry) -> bool:
+    """Whether a wait is over, and was not given up."""
+    return entry.kind is EntryKind.WAITED and entry.value != ABANDONED
 
 
 def _told(entry: Entry) -> bool:
-    """Whether an entry is worth a line: a step that ended or was tried, or a wait that is over."""
-    if entry.kind is EntryKind.WAITED:
-        return True
-    ended = {EntryKind.DONE, EntryKind.FAILED, EntryKind.TRIED}
-    return entry.kind in ended and not entry.step.startswith(RESERVED)
+    """Whether an entry is worth a line: a step that ended or was tried, a wait that is over or got what does not fit."""
+    if entry.kind in {EntryKind.DONE, EntryKind.FAILED}:
+        return not entry.step.startswith(RESERVED)
+    return entry.kind is EntryKind.TRIED or _over(entry)
 
 
-def _step_line(entry: Entry, width: int) -> Text:
-    name = entry.step.removeprefix(RESERVED)
-    took = duration(max(0.0, entry.ended_at - entry.started_at)) if entry.started_at else ""
+def _step_line(entry: Entry, width: int, policy: Retry | None) -> Text:
+    name = f"{name_of(entry)}{f' [{branch}]' if (branch := branch_of(entry)) else ''}"
     failure = failure_of(entry)
     if failure is not None:
-        final = entry.kind is EntryKind.FAILED
-        sign = "✗" if final else "↻"
-        text = one_line(reason(failure), width - 4 - len(name))
-        return Text(f"{sign} {name}  {text}", style="red" if final else "yellow")
-    if entry.kind is EntryKind.WAITED:
-        return Text.assemble(("◔ ", "yellow"), name)
-    branch = entry.branch.partition("~")[0].rpartition("/")[2]
-    return Text.assemble(("✓ ", "green"), name, (f" [{branch}]" if branch else "", DIM), "  ", (took, DIM))
+        sign, colour = ("✗", "red") if entry.kind is EntryKind.FAILED else ("↻", "yellow")
+        text = one_line(f"{_tries(entry, failure, policy)}{reason(failure)}", width - 4 - len(name))
+        return Text(f"{sign} {name}  {text}", style=colour)
+    took = duration(max(0.0, entry.ended_at - entry.started_at)) if entry.started_at else ""
+    sign, colour = ("◔ ", "yellow") if entry.kind is EntryKind.WAITED else ("✓ ", "green")
+    return Text.assemble((sign, colour), name_of(entry), (name.removeprefix(name_of(entry)), DIM), "  ", (took, DIM))
+
+
+def _tries(entry: Entry, failure: Failure, policy: Retry | None) -> str:
+    """Say which try it was, of how many, and when the next comes, as far as it is known."""
+    if entry.step.startswith(RESERVED) or (entry.kind is EntryKind.FAILED and entry.attempt == 1):
+        return ""
+    if policy is None:
+        return f"try {entry.attempt}: "
+    delay = decide(policy, entry.attempt, failure, None, 0.0) if entry.kind is EntryKind.TRIED else None
+    return f"try {_tried(entry.attempt, policy.max_attempts, delay)}: "
+
+
+def _tried(number: int, most: int | None, delay_s: float | None) -> str:
+    """``2 of 4, again in 1.0 s``; after `runs retry` the numbers go on beyond what a policy allows, and mean nothing."""
+    of = f" of {most}" if most and number <= most else ""
+    return f"{number}{of}" + (f", again in {duration(delay_s)}" if delay_s is not None and delay_s > 0 else "")
 
 
 def _text(raw: bytes) -> str:

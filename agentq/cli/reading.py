@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+OWN_STORE = "agentq.store"
+"""Key in click's ``meta``: URL of the store that the app in hand brings itself, where that is not the default."""
 _MIN_PREFIX = 4
 _FULL_ID = 26
 
@@ -37,6 +40,13 @@ def json_option(command: F) -> F:
 def store_url(given: str | None) -> str:
     """Return the URL that is meant: the option, the environment, the default."""
     return given or settings.load().store.url
+
+
+def told(words: str) -> str:
+    """Return a command for a person to copy; it looks into the store that this one uses. Secrets are not repeated."""
+    context = click.get_current_context(silent=True)
+    given = (context.params.get("store_url") or context.meta.get(OWN_STORE)) if context is not None else None
+    return f"agentq {words}" + (f" --store {shlex.quote(given)}" if given and settings.redacted(given) == given else "")
 
 
 def store_file(url: str) -> Path | None:
@@ -74,12 +84,9 @@ def read(url: str | None, action: Callable[[Store], Awaitable[T]]) -> T:
 
 
 async def find_run(store: Store, word: str) -> Run:
-    """Return the run whose id starts with ``word``; ``last`` is the newest one."""
+    """Return the run whose id starts with ``word``; ``last`` is the newest one that no other run called."""
     if word == "last":
-        newest = await store.runs(RunQuery(limit=1))
-        if not newest:
-            raise NotFound("there are no runs yet")
-        return newest[0]
+        return await _last(store)
     if len(word) < _MIN_PREFIX:
         raise InvalidArgument("RUN", word, f"give at least {_MIN_PREFIX} characters of the run's id, or `last`")
     word = word.lower()
@@ -90,6 +97,21 @@ async def find_run(store: Store, word: str) -> Run:
         shown = "\n".join(f"{run.id}  {run.task}  {run.state.value}" for run in found)
         raise Problem(f"{word!r} is the start of several runs", hint=shown)
     return found[0]
+
+
+async def _last(store: Store) -> Run:
+    limit = 50
+    while True:
+        newest = await store.runs(RunQuery(limit=limit))
+        for run in newest:
+            if run.parent_id is None:
+                return run
+        if len(newest) < limit:
+            break
+        limit *= 20
+    if not newest:
+        raise NotFound("there are no runs yet")
+    return newest[0]
 
 
 async def find_worker(store: Store, word: str) -> Worker:

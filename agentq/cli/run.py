@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agentq.cli import output
+from agentq.cli.code import Code
 from agentq.cli.enqueue import bound, call_options, print_result
 from agentq.cli.follow import Progress, moments
 from agentq.cli.problem import EX_FAILED, Problem, note
-from agentq.cli.reading import json_option, store_option
+from agentq.cli.reading import json_option, store_option, told
+from agentq.cli.shown import fork_at
 from agentq.cli.signals import stopping
 from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
-from agentq.cli.text import reason
+from agentq.cli.text import count, reason
 from agentq.cli.working import changed, opened, read_settings
 from agentq.errors import NotFound
 from agentq.message import Reply, Requeue, Run, RunQuery, RunState
@@ -67,14 +69,15 @@ def run(
     call = bound(task, words, options)
     limits = changed(read_settings().worker, concurrency=concurrency, health_port=None)
     logging.getLogger("agentq").setLevel(logging.CRITICAL)  # the progress says it all
-    sys.exit(asyncio.run(_run(app_of(task), call, limits, store_url, again=again, quiet=quiet, as_json=as_json)))
+    sys.exit(asyncio.run(_run(target, call, limits, store_url, again=again, quiet=quiet, as_json=as_json)))
 
 
 async def _run(
-    app: AgentQ, call: Any, limits: WorkerSettings, store_url: str | None, *, again: bool, quiet: bool, as_json: bool
+    target: str, call: Any, limits: WorkerSettings, store_url: str | None, *, again: bool, quiet: bool, as_json: bool
 ) -> int:
     from agentq.worker import Worker  # noqa: PLC0415 - `--help` does not load the runtime
 
+    app = app_of(call.task)
     async with opened(app, store_url):
         (handle,) = await app.enqueue_many([call])
         if again and await app.store.command(Requeue(run_id=handle.id)) is Reply.DONE and not quiet:
@@ -82,7 +85,7 @@ async def _run(
         if not quiet:
             note(f"{call.task.name} {handle.id} · {app.store.where}")
         made = Worker(app, limits, root=handle.id)
-        with stopping(made.drain, made.abort) as asked, Progress(quiet=quiet) as progress:
+        with stopping(made.drain, made.abort) as asked, Progress(Code(call.task), quiet=quiet) as progress:
             after = progress.begin(await _look(app, handle.id), await app.store.journal(handle.id))
             working = asyncio.create_task(made.run())
             try:
@@ -91,7 +94,7 @@ async def _run(
                 made.drain("the run is over")
                 await working
         if not last.state.final:
-            return _interrupted(last, asked.exit_code, quiet=quiet)
+            return _interrupted(last, asked.exit_code, target, quiet=quiet)
         return await _finish(handle, last, as_json=as_json)
 
 
@@ -120,9 +123,10 @@ async def _watch(app: AgentQ, run_id: str, working: asyncio.Task[Any], progress:
     return await _look(app, run_id)
 
 
-def _interrupted(last: Run, exit_code: int, *, quiet: bool) -> int:
+def _interrupted(last: Run, exit_code: int, target: str, *, quiet: bool) -> int:
     if not quiet:
-        note(f"stopped after {last.steps} steps; the same command goes on there (without a --key: agentq worker)")
+        again = "the same command goes on there" if last.key else f"`{told(f'worker {target}')}` goes on there"
+        note(f"stopped after {count(last.steps, 'step')}; {again}")
     return exit_code or EX_FAILED
 
 
@@ -135,9 +139,12 @@ async def _finish(handle: Any, last: Run, *, as_json: bool) -> int:
         return EX_FAILED
     if last.failure is None:
         raise Problem(f"run {last.id} was {last.state.value}", code=EX_FAILED)
+    here = "; or here: the same command with --retry" if last.key else ""
     hint = (
-        f"agentq runs show {last.id}    what happened\n"
-        f"agentq runs retry {last.id}   another set of attempts (or: agentq run … --retry)"
+        f"{told(f'runs show {last.id}')}    what happened\n"
+        f"{told(f'runs retry {last.id}')}   another set of attempts, for a worker{here}"
     )
+    if start := fork_at(last.failure):
+        hint += f"\n{told(f'runs fork {last.id} --at {start}')}   a new run from before it, for a worker"
     where = f" in step {last.failure.step}" if last.failure.step else ""
     raise Problem(f"run {last.id} failed{where}: {reason(last.failure)}", hint=hint, code=EX_FAILED)

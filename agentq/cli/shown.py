@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 RESERVED = "ctx."
 """Names of entries that agentq makes itself begin so: waits, transcripts, snapshots."""
 _MAX_CHILDREN = 200
+_FORK = re.compile(r"runs fork --at (\d+)")
 
 
 @dataclass(slots=True)
@@ -126,6 +128,29 @@ def rows_of(journal: Iterable[Entry]) -> tuple[Row, ...]:
             row.entry, row.superseded = entry, False
         rows[key] = row
     return tuple(rows.values())
+
+
+def fork_at(failure: Failure) -> str | None:
+    """Return the entry to fork at that an error names: code that no longer fits a journal does. It leaves the run out."""
+    found = _FORK.search(failure.message)
+    return found[1] if found else None
+
+
+def name_of(entry: Entry) -> str:
+    """Name a step as people read it: what agentq records itself goes without its prefix."""
+    return entry.step.removeprefix(RESERVED)
+
+
+def branch_of(entry: Entry) -> str:
+    """Name the innermost branch that a step belongs to: ``0.1`` is the second of the first gather; empty is the task itself."""
+    return entry.branch.rstrip("/").rpartition("/")[2].partition("~")[0].removeprefix(RESERVED)
+
+
+def label_of(entry: Entry) -> str:
+    """Name a step with which call it was and its branch, as the timeline does: ``read #2 [0.1]``."""
+    call = f" #{entry.occurrence}" if entry.occurrence else ""
+    where = branch_of(entry)
+    return f"{name_of(entry)}{call}" + (f" [{where}]" if where else "")
 
 
 def failure_of(entry: Entry) -> Failure | None:

@@ -38,7 +38,7 @@ def duration(seconds: float | None) -> str:
         return ""
     if seconds < 0:
         return f"-{duration(-seconds)}"
-    if seconds < _MINUTE:
+    if round(seconds, 1) < _MINUTE:
         return _short(seconds)
     whole = round(seconds)
     if whole < _HOUR:
@@ -118,7 +118,7 @@ def payload(raw: bytes | None, width: int) -> str:
 
 def reason(failure: Failure) -> str:
     """Say why something failed: ``ValueError: no such page``; our own wrapping says it all in its message."""
-    if failure.type.endswith((".StepFailed", ".ChildFailed")):
+    if failure.type.endswith((".StepFailed", ".ChildFailed", "UnfitSignal")):
         return failure.message
     return f"{failure.type.removeprefix('agentq.errors.')}: {failure.message}"
 

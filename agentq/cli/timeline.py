@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from agentq.cli.axis import Axis
+from agentq.cli.expected import answering
 from agentq.cli.output import state, table
-from agentq.cli.shown import RESERVED, Row, RunView, failure_of
-from agentq.cli.text import SYMBOLS, age, bar, count, duration, moment, money, one_line, payload, reason
+from agentq.cli.reading import told
+from agentq.cli.shown import Row, RunView, branch_of, failure_of, fork_at, name_of
+from agentq.cli.text import SYMBOLS, age, bar, clean, count, duration, moment, money, one_line, payload, reason
 from agentq.message import EntryKind, Run, RunState, WaitKind
 
 if TYPE_CHECKING:
@@ -191,7 +193,7 @@ class _Page:
         else:
             drawn = Text("" if silent else self._axis.draw(row.started_at, row.ended_at), style="red" if row.failed else "blue")
         took = "" if silent else duration(row.took_s)
-        value = payload((self._values or {}).get(row.entry.seq), self._value)
+        value = "" if row.failed else payload((self._values or {}).get(row.entry.seq), self._value)
         return self.line(sign, _name(row), str(row.tries) if row.tries > 1 else "", took, drawn, value=value, colour=colour)
 
 
@@ -212,11 +214,10 @@ def _name(row: Row) -> Text:
     """Name a step with the depth of its branch, which call it was, and its branch."""
     entry = row.entry
     text = Text("  " * _depth(entry))
-    text.append(one_line(entry.step.removeprefix(RESERVED), 40), style=DIM if row.own else "")
+    text.append(one_line(name_of(entry), 40), style=DIM if row.own else "")
     if entry.occurrence:
         text.append(f" #{entry.occurrence}", style=DIM)
-    where = entry.branch.rstrip("/").rpartition("/")[2].partition("~")[0]
-    if where:
+    if where := branch_of(entry):
         text.append(f" [{where}]", style=DIM)
     return text
 
@@ -251,6 +252,7 @@ def _waits(run: Run, waits: Iterable[Wait], children: Sequence[Run], now: float)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     states = {child.id: child for child in children}
+    commands: list[Text] = []
     for wait in waits:
         until = f" · for {duration(wait.due_at - now)} more" if wait.due_at and wait.due_at > now else ""
         if wait.kind is WaitKind.TIMER:
@@ -261,9 +263,10 @@ def _waits(run: Run, waits: Iterable[Wait], children: Sequence[Run], now: float)
             what = Text.assemble(f"{child.task} {child.id}  ", state(child)) if child else Text(wait.ref)
             grid.add_row(Text("  a child"), what)
         else:
-            grid.add_row(Text("  an answer"), Text.assemble((wait.ask or wait.ref, "bold"), (until, DIM)))
-            grid.add_row("", Text(f"agentq runs signal {run.id} {wait.ref} VALUE", style="cyan"))
-    return Group(Text("waits for", style="yellow"), grid)
+            grid.add_row(Text("  an answer"), Text.assemble((clean(wait.ask or wait.ref), "bold"), (until, DIM)))
+            command, *about = answering(run.id, wait)
+            commands += [Text(f"  {command}", style="cyan"), *(Text(f"  {line}", style=DIM) for line in about)]
+    return Group(Text("waits for", style="yellow"), grid, *commands)
 
 
 def _children(children: Sequence[Run], now: float) -> RenderableType:
@@ -292,5 +295,7 @@ def _end(run: Run, width: int) -> Iterator[RenderableType]:
     if frames:
         lines.append(Text("  " + one_line(frames[-1].strip(), width - 4), style=DIM))
     if final:
-        lines.append(Text(f"agentq runs retry {run.id}", style="cyan"))
+        lines.append(Text(told(f"runs retry {run.id}"), style="cyan"))
+        if start := fork_at(run.failure):
+            lines.append(Text(told(f"runs fork {run.id} --at {start}"), style="cyan"))
     yield Padding(Group(*lines), (1, 0, 0, 0))

@@ -12,6 +12,7 @@ import click
 
 from agentq import settings
 from agentq.cli.problem import Problem, warn
+from agentq.cli.reading import OWN_STORE
 from agentq.telemetry import add_sink, remove_sink
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ def read_settings() -> Settings:
 
 def opened(app: AgentQ, store_url: str | None) -> AbstractAsyncContextManager[AgentQ]:
     """Return the app as a context manager, on the store of ``--store`` if that is given."""
+    context = click.get_current_context(silent=True)
+    if context is not None and app.store_url != settings.load().store.url:
+        context.meta[OWN_STORE] = app.store_url
     return app.using(store=store_url) if store_url else app
 
 

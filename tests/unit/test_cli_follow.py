@@ -1,10 +1,14 @@
 import asyncio
 import time
+from datetime import timedelta
 
 import msgspec
 import pytest
 from click.testing import CliRunner
 
+from agentq import AgentQ, Context, Retry, Signal
+from agentq.cli.code import Code
+from agentq.cli.expected import NO_TYPE
 from agentq.cli.follow import Moment, Progress, moments
 from agentq.cli.main import cli
 from agentq.message import Cancel, Chunk, Entry, EntryKind, Failure, Run, RunState, Wait, WaitKind
@@ -31,8 +35,8 @@ def entry(seq, step, *, kind=EntryKind.DONE, value="ok", **more):
 def shown(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
-    def lines(*told, journal=(), run=RUN):
-        with Progress() as progress:
+    def lines(*told, journal=(), run=RUN, code=None):
+        with Progress(code) as progress:
             progress.begin(run, list(journal))
             for moment in told:
                 progress.show(moment)
@@ -43,7 +47,7 @@ def shown(capsys, monkeypatch):
 
 def test_what_was_done_before_is_said_first(shown):
     (line,) = shown(journal=[entry(0, "ask"), entry(1, "ctx.sleep", kind=EntryKind.WAITED), entry(2, "read")])
-    assert line.rstrip() == "↻ 2 steps done before, the last one read: going on there"
+    assert line.rstrip() == "↻ 2 steps and 1 wait done before, the last one read: going on there"
 
 
 def test_each_step_is_a_line(shown):
@@ -56,7 +60,7 @@ def test_failures_and_tries_say_why(shown):
     moment = Moment(
         RUN, [entry(0, "ask", kind=EntryKind.TRIED, value=refused), entry(1, "ask", kind=EntryKind.FAILED, value=refused)]
     )
-    assert [line.rstrip() for line in shown(moment)] == ["↻ ask  ConnectError: refused", "✗ ask  ConnectError: refused"]
+    assert [line.rstrip() for line in shown(moment)] == ["↻ ask  try 1: ConnectError: refused", "✗ ask  ConnectError: refused"]
 
 
 def test_a_new_attempt_says_why_the_last_one_failed(shown):
@@ -73,7 +77,67 @@ def test_a_burst_of_steps_is_counted(shown):
 def test_a_question_is_asked_once_with_the_command_that_answers_it(shown):
     wait = Wait(branch="", step="ctx.wait_for", occurrence=0, kind=WaitKind.SIGNAL, ref="approved", ask="Publish?")
     lines = shown(Moment(RUN, [], waits=[wait]), Moment(RUN, [], waits=[wait]))
-    assert [line.strip() for line in lines] == ["? Publish?", f"agentq runs signal {RUN.id} approved VALUE"]
+    assert [line.strip() for line in lines] == ["? Publish?", f"agentq runs signal {RUN.id} approved VALUE", NO_TYPE]
+
+
+def test_a_wait_that_is_over_is_what_the_run_goes_on_from(shown):
+    (line,) = shown(journal=[entry(0, "ask"), entry(1, "ctx.wait_for:approved", kind=EntryKind.WAITED)])
+    assert line.rstrip() == "↻ 1 step and 1 wait done before, the last one wait_for:approved: going on there"
+    (line,) = shown(journal=[entry(0, "ask"), entry(1, "ctx.sleep", kind=EntryKind.WAITED, value={"abandoned": True})])
+    assert line.rstrip() == "↻ 1 step done before, the last one ask: going on there"
+
+
+aq = AgentQ("hello")
+approved = Signal("approved", bool)
+
+
+class Model:
+    @aq.step(name="ask", retry=Retry(max_attempts=4, initial=timedelta(seconds=1)))
+    async def ask(self) -> str:
+        return ""
+
+
+@aq.task(retry=Retry(max_attempts=3))
+async def agent(ctx: Context) -> bool:
+    return await ctx.wait_for(approved, ask="Publish?")
+
+
+def test_a_try_says_in_which_branch_which_of_how_many_and_when_the_next_comes(shown):
+    refused = Failure(type="ConnectError", message="refused")
+    tried = [
+        entry(0, "ask", branch="/0.1", kind=EntryKind.TRIED, value=refused, attempt=2),
+        entry(1, "ask", branch="/0.1", kind=EntryKind.FAILED, value=refused, attempt=4),
+        entry(2, "ask", kind=EntryKind.TRIED, value=refused, attempt=5),
+        entry(3, "other", kind=EntryKind.TRIED, value=refused),
+    ]
+    assert [line.rstrip() for line in shown(Moment(RUN, tried), code=Code(agent))] == [
+        "↻ ask [0.1]  try 2 of 4, again in 2.0 s: ConnectError: refused",
+        "✗ ask [0.1]  try 4 of 4: ConnectError: refused",
+        "↻ ask  try 5: ConnectError: refused",  # a retried run has a new set of tries
+        "↻ other  try 1: ConnectError: refused",
+    ]
+
+
+def test_a_new_attempt_says_when_it_begins(shown):
+    due = {
+        "attempt": 2,
+        "state": RunState.QUEUED,
+        "due_at": time.time() + 60,
+        "failure": Failure(type="ValueError", message="no"),
+    }
+    (line,) = shown(Moment(msgspec.structs.replace(RUN, **due), []), code=Code(agent))
+    assert line.rstrip() == "↻ attempt 1 of 3, again in 1 m 00 s: ValueError: no"
+
+
+def test_a_question_shows_an_answer_of_its_signals_type_and_is_asked_again_after_one_that_does_not_fit(shown):
+    wait = Wait(
+        branch="", step="ctx.wait_for:approved", occurrence=0, kind=WaitKind.SIGNAL, ref="approved", ask="Publish?\x1b[2J"
+    )
+    unfit = Failure(type="UnfitSignal", message="signal 'approved' does not fit: $: expected `bool`, got `str`")
+    tried = entry(0, "ctx.wait_for:approved", kind=EntryKind.TRIED, value=unfit)
+    lines = shown(Moment(RUN, [], waits=[wait]), Moment(RUN, [tried], waits=[wait]), code=Code(agent))
+    question = ["? Publish?[2J", f"agentq runs signal {RUN.id} approved true"]
+    assert [line.strip() for line in lines] == [*question, f"↻ wait_for:approved  {unfit.message}", *question]
 
 
 def test_the_line_about_now_shows_progress_and_what_is_streamed():

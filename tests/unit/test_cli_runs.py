@@ -9,7 +9,7 @@ from agentq.cli.main import cli
 from agentq.cli.reading import RunId
 from agentq.message import RunQuery, WorkerState
 from agentq.stores import open_store
-from tests.helpers.stores import fill
+from tests.helpers.stores import envelope, fill
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_show_ends_with_the_result_or_the_failure_and_its_remedy(agentq):
     out = agentq("runs", "show", agentq.store.failed).output
     assert "failed in step publish" in out
     assert 'File "hello.py", line 30' in out
-    assert f"agentq runs retry {agentq.store.failed}" in out
+    assert f"agentq runs retry {agentq.store.failed} --store {agentq.store.path}" in out
 
 
 def test_show_keeps_values_to_itself_unless_asked(agentq):
@@ -184,7 +184,33 @@ def test_signal_without_a_name_says_what_is_asked(mine):
 
 
 def test_signal_before_it_is_asked_for_is_kept(mine):
-    assert "kept until it asks" in mine("runs", "signal", mine.store.queued, "go", "now").output
+    out = mine("runs", "signal", mine.store.queued, "go", "now").output
+    assert "kept until it asks" in out
+    assert "warning" not in out
+
+
+def test_signal_that_the_run_does_not_wait_for_is_kept_and_warned_about(mine):
+    out = mine("runs", "signal", mine.store.waiting, "aproved", "true").output
+    assert "kept until it asks" in out
+    assert "it waits for approved, not for aproved" in out
+    assert "did you mean approved?" in out
+
+
+@pytest.mark.parametrize("value", ['{"ok":true by}', "[1", '"yes', "'true'"])
+def test_signal_refuses_what_was_meant_to_be_json_and_is_none(mine, value):
+    out = mine("runs", "signal", mine.store.waiting, "approved", value, code=2).output
+    assert "begins like JSON and is none" in out
+    assert value in out
+    assert one_run(mine.store, mine.store.waiting).state == "waiting"
+
+
+def test_signal_to_a_final_run_is_refused(mine):
+    assert "it is final already" in mine("runs", "signal", mine.store.succeeded, "approved", "true", code=1).output
+
+
+def test_signal_without_a_value_shows_how_it_is_given(mine):
+    out = mine("runs", "signal", mine.store.waiting, "approved", code=2).output
+    assert f"agentq runs signal {mine.store.waiting} approved VALUE" in out
 
 
 def test_fork_keeps_what_comes_before_the_step(mine):
@@ -193,8 +219,38 @@ def test_fork_keeps_what_comes_before_the_step(mine):
     assert one_run(mine.store, made["id"]).fork_of == mine.store.failed
 
 
-def test_fork_from_a_step_that_is_not_there_lists_those_that_are(mine):
-    assert "ask publish" in mine("runs", "fork", mine.store.failed, "--from", "nope", code=1).output
+@pytest.mark.parametrize(
+    ("place", "kept"),
+    [
+        ("ask", 0),
+        ("ask #1", 5),
+        ("ask#1", 5),
+        ("read [0.1]", 2),
+        ("read", 1),
+        ("sleep", 4),
+        ("ctx.sleep", 4),
+        ("0", 0),
+        ("6", 6),
+    ],
+)
+def test_fork_takes_the_names_that_show_draws_and_the_entries_that_errors_count(mine, place, kept):
+    assert json.loads(mine("runs", "fork", mine.store.running, "--at", place, "--json").output)["kept"] == kept
+
+
+@pytest.mark.parametrize("place", ["nope", "ask #7", "read [0.7]", "7"])
+def test_fork_from_a_step_that_is_not_there_lists_those_that_are(mine, place):
+    out = mine("runs", "fork", mine.store.running, "--from", place, code=1).output
+    assert "ask · read [0.0] · read [0.1] · sleep · ask #1" in out
+
+
+def test_last_is_the_newest_run_that_no_other_run_called(mine):
+    async def call_many():
+        async with open_store(str(mine.store.path)) as store:
+            await store.submit([envelope("child", parent_id=mine.store.running) for _ in range(120)])
+
+    asyncio.run(call_many())
+    assert json.loads(mine("runs", "list", "--json", "--limit", "1").output)[0]["task"] == "child"
+    assert json.loads(mine("runs", "show", "last", "--json").output)["id"] == mine.store.delayed
 
 
 def test_queues_show_backlog_and_who_serves_them(agentq):

@@ -16,6 +16,7 @@ from agentq.cli.text import age, bar, clean, count, duration, money, one_line, p
         (12.34, "12.3 s"),
         (200, "3 m 20 s"),
         (7500, "2 h 05 m"),
+        (59.96, "1 m 00 s"),
         (3 * 86400 + 4 * 3600, "3 d 4 h"),
         (-5, "-5.0 s"),
     ],

@@ -116,6 +116,23 @@ def test_waits_for_time_children_and_people_are_told_apart():
     assert "for 1 m 00 s more" in line_with(lines, "Publish?")
 
 
+def test_code_that_no_longer_fits_names_the_fork_with_its_run():
+    why = Failure(type="agentq.errors.JournalMismatch", message="step 'a': start over with `agentq runs fork --at 7`, or …")
+    shown = run(state=RunState.FAILED, failure=why)
+    assert line_with(page(shown, []), "runs fork 06h05") == f"agentq runs fork {shown.id} --at 7"
+
+
+def test_an_answer_that_does_not_fit_is_shown_and_the_question_stays():
+    unfit = msgspec.to_builtins(Failure(type="UnfitSignal", message="signal 'approved' does not fit: $: expected `bool`"))
+    ask = Wait(
+        branch="", step="ctx.wait_for:approved", occurrence=0, kind=WaitKind.SIGNAL, ref="approved", ask='Go? {"ok": true}'
+    )
+    tried = entry(0, "ctx.wait_for:approved", kind=EntryKind.TRIED, value=unfit, took=0)
+    lines = page(run(state=RunState.WAITING), [tried], view={"waits": (ask,)})
+    assert line_with(lines, "does not fit").strip() == "signal 'approved' does not fit: $: expected `bool`"
+    assert line_with(lines, "runs signal").endswith("""approved '{"ok": true}'""")
+
+
 def test_a_run_whose_worker_is_gone_says_so():
     assert line_with(page(run(lease_s=-3.0, owner="w"), [entry(0, "ask")]), "● its worker is gone")
 
