@@ -1,8 +1,11 @@
 """An app that a child process can import, with tasks that misbehave in ways that only a process of its own survives."""
 
+import asyncio
 import os
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -98,8 +101,23 @@ async def drained(ctx: Context, path: str) -> int:
     return ran
 
 
+@asynccontextmanager
+async def slow_to_close(app: AgentQ) -> AsyncIterator[None]:
+    """Closing takes until there is a file called close beside the store."""
+    yield
+    while not there(str(Path(app.store.where).parent / "close")):
+        await asyncio.sleep(0.01)
+
+
+slow = AgentQ("slow", lifespan=slow_to_close)
+
+
+@slow.task(isolate=True)
+async def ends(ctx: Context) -> str:
+    return "ended"
+
+
 if __name__ == "__main__":
-    import asyncio
     import sys
 
     from agentq.settings import WorkerSettings

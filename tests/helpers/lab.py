@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from itertools import cycle
 from typing import Any
@@ -183,12 +183,24 @@ class Lab:
         await asyncio.sleep(0)
 
 
+_opener: list[Callable[[SimulatedClock], Store]] = [lambda clock: MemoryStore(clock=clock)]
+
+
+@contextmanager
+def stores_by(opener: Callable[[SimulatedClock], Store]) -> Iterator[None]:
+    """Have `lab` open its stores so for a while."""
+    before, _opener[0] = _opener[0], opener
+    try:
+        yield
+    finally:
+        _opener[0] = before
+
+
 @asynccontextmanager
 async def lab(app: AgentQ) -> AsyncIterator[Lab]:
-    """Open ``app`` on an empty store in memory, with a simulated clock."""
+    """Open ``app`` on an empty store, in memory unless `stores_by` says otherwise, with a simulated clock."""
     clock = SimulatedClock()
-    store = MemoryStore(clock=clock)
-    async with app.using(store=store):
+    async with _opener[0](clock) as store, app.using(store=store):
         yield Lab(app, store, clock)
 
 

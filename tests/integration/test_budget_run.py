@@ -2,9 +2,13 @@
 
 from decimal import Decimal
 
+import pytest
+
 from agentq import AgentQ, Budget, BudgetExceeded, Context, InvalidArgument, Retry, StepFailed, current
 from agentq.message import RunState
 from tests.helpers.lab import Calls, lab
+
+pytestmark = pytest.mark.usefixtures("each_store")
 
 
 async def test_spending_is_committed_with_the_step_and_counted_once() -> None:

@@ -12,6 +12,8 @@ from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import LEASE_S, Calls, Gate, lab, working
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 WORD = Signal("word", str)
 
 

@@ -12,6 +12,8 @@ from agentq.testing.wait import wait_until
 from agentq.worker.execution import End
 from tests.helpers.lab import Calls, Lab, lab
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 ONE = Retry(max_attempts=1)
 TWICE = Retry(max_attempts=2, initial=timedelta(seconds=1))
 GO = Signal("go", str)

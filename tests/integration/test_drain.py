@@ -14,6 +14,8 @@ from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import FAST, Calls, Gate, lab
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 
 async def test_a_drain_in_the_middle_of_a_body_lets_it_end_and_the_next_worker_goes_on() -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()

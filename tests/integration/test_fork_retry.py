@@ -1,8 +1,12 @@
 """Starting over: `runs retry` tries again what failed, `runs fork` starts a new run from before a step."""
 
+import pytest
+
 from agentq import AgentQ, Context, Retry, StepFailed
 from agentq.message import Fork, Reply, Requeue, RunState
 from tests.helpers.lab import Calls, failing, lab
+
+pytestmark = pytest.mark.usefixtures("each_store")
 
 ONE = Retry(max_attempts=1)
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
-from agentq import AgentQ, Context, Retry, StepFailed
+from agentq import AgentQ, Context, Retry, StepFailed, current
 from agentq.message import EntryKind, RunState
 from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import Calls, Gate, lab
+
+pytestmark = pytest.mark.usefixtures("each_store")
 
 ONE = Retry(max_attempts=1)
 
@@ -201,8 +203,12 @@ async def test_foreign_tasks_are_told_apart_by_their_arguments(how: str) -> None
     @aq.step
     async def tool(n: int) -> int:
         calls.append(n)
-        if len(calls) == 3:
+        if n == 2 and current().fence == 1:
+            while len(await bench.journal(current().run_id)) < 2:
+                await asyncio.sleep(0)
             await bench.die_here()
+        if n == 3 and current().fence == 1:
+            await asyncio.get_running_loop().create_future()
         return n * n
 
     @aq.task

@@ -12,6 +12,8 @@ from agentq.message import RunState
 from agentq.testing.wait import wait_until
 from tests.helpers.lab import Calls, Gate, lab, working
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 WORD = Signal("word", str)
 
 
@@ -53,7 +55,7 @@ async def test_failures_cancels_and_unknown_runs_are_told_apart() -> None:
         with pytest.raises(RunCancelled):
             await bench.result(other)
         for verb in ("result", "status", "cancel", "pause", "resume"):
-            with pytest.raises(NotFound, match="memory"):
+            with pytest.raises(NotFound, match="no-such-run"):
                 await getattr(aq.handle("no-such-run"), verb)()
         with pytest.raises(NotFound):
             await aq.handle("no-such-run").signal(WORD, "x")

@@ -156,3 +156,21 @@ async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
 async def test_without_a_store_that_others_can_open_an_isolated_task_runs_here() -> None:
     async with aq.using(store="memory:"), working(aq, QUICK):
         assert await (await isolated_app.whoami.enqueue()).result(timeout=20) == os.getpid()
+
+
+async def test_a_child_that_has_settled_and_takes_its_time_to_end_is_not_taken_for_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(isolate, "LOST_S", 30.0)
+    slow = isolated_app.slow
+    async with slow.using(store=f"sqlite:{tmp_path}/a.db"):
+        worker = Worker(slow, QUICK)
+        job = asyncio.create_task(worker.run())
+        handle = await isolated_app.ends.enqueue()
+        assert await handle.result(timeout=20) == "ended"
+        (slot,) = worker._pool.slots.values()  # type: ignore[union-attr]
+        await wait_until("a heartbeat says that the claim is gone", lambda: slot.held.lost)
+        write(str(tmp_path / "close"), "now")
+        await wait_until("the child has ended", lambda: worker.status()["busy"] == 0)
+        worker.drain()
+        assert (await job).ends == {End.SUCCEEDED: 1}

@@ -8,6 +8,8 @@ from agentq import AgentQ, Context, Retry
 from agentq.message import RunState
 from tests.helpers.lab import Calls, lab, told
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 
 def app(on_mismatch: Literal["error", "rerun", "ignore"], version: str | None = None) -> tuple[AgentQ, Any, list[int], Calls]:
     aq, argument, calls = AgentQ("t"), [1], Calls()

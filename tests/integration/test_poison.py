@@ -2,11 +2,15 @@
 
 import asyncio
 
+import pytest
+
 from agentq import AgentQ, Context, Retry
 from agentq.message import ClaimRequest, Requeue, RunState
 from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import LEASE_S, Calls, Lab, lab
+
+pytestmark = pytest.mark.usefixtures("each_store")
 
 
 async def die(bench: Lab, run_id: str, times: int) -> None:

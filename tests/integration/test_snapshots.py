@@ -10,6 +10,8 @@ from agentq import AgentQ, AgentQError, Context, Retry, Signal, SyncContext
 from agentq.message import EntryKind, RunState
 from tests.helpers.lab import Calls, lab
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 LARGE = "x" * 200_000
 
 

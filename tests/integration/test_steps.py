@@ -15,6 +15,8 @@ from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import Calls, Doubtful, Gate, failing, lab
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 TWICE = Retry(max_attempts=2, initial=timedelta(seconds=1))
 
 

@@ -18,6 +18,8 @@ from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import Calls, Lab, lab
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 ONE = Retry(max_attempts=1)
 WORD = Signal("word", str)
 

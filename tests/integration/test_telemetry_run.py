@@ -5,11 +5,15 @@ import contextlib
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from agentq import AgentQ, Context, Retry, Signal, StepFailed
 from agentq.message import Cancel
 from agentq.telemetry.events import CATALOGUE
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import FAST, Calls, Gate, lab, told, working
+
+pytestmark = pytest.mark.usefixtures("each_store")
 
 SECRET = "hunter2-do-not-tell"  # noqa: S105 - that is the point
 WORD = Signal("word", str)

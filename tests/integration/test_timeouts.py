@@ -14,6 +14,8 @@ from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import LEASE_S, Calls, Gate, lab, working
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 HOUR = timedelta(hours=1)
 
 

@@ -4,10 +4,13 @@ import asyncio
 from typing import Any
 
 import msgspec
+import pytest
 
 from agentq import AgentQ, Context, Retry, SyncContext
 from agentq.message import EntryKind, RunState
 from tests.helpers.lab import Calls, lab
+
+pytestmark = pytest.mark.usefixtures("each_store")
 
 LARGE = "x" * 200_000
 

@@ -12,6 +12,8 @@ from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import Calls, Gate, Lab, lab
 
+pytestmark = pytest.mark.usefixtures("each_store")
+
 APPROVED = Signal("approved", bool)
 WORD = Signal("word", str)
 HOUR = timedelta(hours=1)

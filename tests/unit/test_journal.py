@@ -101,8 +101,12 @@ def test_a_branch_is_replaying_until_its_code_has_come_to_all_that_was_recorded(
     history.read(("", "a", 0))
     assert history.replaying("")
     history.read(("", "b", 0))
-    assert not history.replaying("")
+    assert history.replaying(""), "what lies in its own branches comes later"
     assert history.replaying("/0.0")
+    assert not history.replaying("/0.1")
+    history.read(("/0.0", "c", 0))
+    assert not history.replaying("")
+    assert not history.replaying("/0.0")
     assert not History.of([]).replaying("")
 
 
