@@ -294,5 +294,3 @@ def failing(times: int, error: Callable[[], BaseException] = lambda: ValueError(
         return calls
 
     return call
-
-
