@@ -6,12 +6,14 @@ import inspect
 import sys
 import types
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from agentq.cli.problem import Problem
 from agentq.cli.target import did_you_mean
+from agentq.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from agentq.message import Run
@@ -26,8 +28,7 @@ def parse_arguments(task: Task[..., Any], words: Sequence[str]) -> dict[str, Any
     """Return the typed keyword arguments that ``words`` mean for ``task``.
 
     Raises:
-        Problem: a word is no ``name=value``, or no parameter has that name.
-        InvalidArgument: a value does not fit its annotation; names the field.
+        Problem: a word is no ``name=value``, a name is unknown or missing, or a value does not fit its annotation.
     """
     parameters = _parameters(task)
     if len(words) == 1 and (words[0] == "-" or words[0].lstrip().startswith("{")):
@@ -39,17 +40,37 @@ def parse_arguments(task: Task[..., Any], words: Sequence[str]) -> dict[str, Any
     if unknown and not any(hint is inspect.Parameter.VAR_KEYWORD for hint in parameters.values()):
         guess = did_you_mean(unknown[0], parameters)
         raise Problem(f"{task.name} has no parameter {unknown[0]!r}", hint=f"{guess}\n{usage(task)}".strip(), code=2)
-    return dict(task.arguments.decode(msgspec.json.encode(values)))
+    if missing := [name for name in _required(task) if name not in values]:
+        raise Problem(f"{task.name} needs {' and '.join(missing)}", hint=usage(task), code=2)
+    try:
+        return dict(task.arguments.decode(msgspec.json.encode(values)))
+    except InvalidArgument as error:
+        raise Problem(str(error), hint=usage(task), code=2) from error
 
 
 def usage(task: Task[..., Any]) -> str:
-    """Return how the task is called: ``report topic=<str> [limit=<int>]``."""
-    words = []
-    signature = inspect.signature(task.fn).parameters
-    for name, hint in _parameters(task).items():
-        shown = f"{name}=<{getattr(hint, '__name__', None) or str(hint).replace('typing.', '')}>"
-        words.append(shown if signature[name].default is inspect.Parameter.empty else f"[{shown}]")
-    return " ".join([task.name, *words])
+    """Return how the task is called: ``report topic=<str> [limit=<int>] [mode=<fast|slow>]``."""
+    required = _required(task)
+    words = [f"{name}=<{_named(hint)}>" for name, hint in _parameters(task).items()]
+    return " ".join([task.name, *(word if word.partition("=")[0] in required else f"[{word}]" for word in words)])
+
+
+def _named(hint: Any) -> str:
+    """Name a type as people type its values; of few values, the values."""
+    hint = _bare(hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return "|".join(str(one.value) for one in hint)
+    if get_origin(hint) is Literal:
+        return "|".join(map(str, get_args(hint)))
+    if get_origin(hint) in {Union, types.UnionType}:
+        return "|".join(map(_named, get_args(hint))).replace("NoneType", "null")
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _required(task: Task[..., Any]) -> list[str]:
+    _, *rest = inspect.signature(task.fn).parameters.values()
+    many = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    return [one.name for one in rest if one.default is inspect.Parameter.empty and one.kind not in many]
 
 
 def _parameters(task: Task[..., Any]) -> Mapping[str, Any]:

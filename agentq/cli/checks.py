@@ -101,7 +101,13 @@ def file(path: Path) -> Iterator[Finding]:
             yield _broken("permissions", f"{one} cannot be written by user {os.getuid()}", f"chown {os.getuid()} {one}")
     yield from _file_system(folder)
     yield from _room(folder)
-    took = _sync_s(folder)
+    try:
+        took = _sync_s(folder)
+    except OSError as error:
+        yield _broken(
+            "disk", f"{folder} takes no write: {error.strerror}", "make room, or look for a quota or a read-only mount"
+        )
+        return
     if took > _SLOW_SYNC_S:
         yield _odd("disk", f"a synchronised write takes {duration(took)}", "every step waits for one: use a local disk")
     else:

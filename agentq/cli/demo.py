@@ -21,6 +21,7 @@ from agentq.cli.demo_stage.story import Look, Story
 from agentq.cli.demo_stage.tally import Tally
 from agentq.cli.output import console as new_console
 from agentq.cli.problem import EX_FAILED
+from agentq.cli.teach import Teaching
 
 _WIDTH = 120
 """Longer lines are hard to read, however wide the terminal is."""
@@ -30,17 +31,22 @@ _ALL_LINES = 10_000
 Show = Callable[[Look, Story], None]
 
 
-@click.command()
+@click.command(cls=Teaching, short_help="See it work: kill and drain workers, lose nothing.")
 @click.option("--plain", is_flag=True, help="Print lines instead of a live screen; the default where there is no terminal.")
 @click.option("--keep", is_flag=True, help="Keep the demo's folder and say how to look around in it.")
 def demo(*, plain: bool, keep: bool) -> None:
-    """See it work: kill and drain workers, lose nothing.
+    r"""See it work: kill and drain workers, lose nothing.
 
     Starts three worker processes on a SQLite file in a temporary folder and gives them research questions about Python's
     own standard library. Kills one worker in the middle of a step, drains another, and shows how their runs go on
     elsewhere. Every number at the end is counted, from the store and from a file that the steps write to. Takes about
     half a minute; nothing leaves this machine unless AGENTQ_DEMO_MODEL names a model (with OPENAI_BASE_URL and
     OPENAI_API_KEY). Exits with 1 if a promise was broken.
+
+    \b
+    Examples:
+      agentq demo
+      agentq demo --plain --keep
     """
     console = new_console()
     console.width = min(console.width, _WIDTH)

@@ -11,16 +11,17 @@ import click
 
 from agentq.cli import output
 from agentq.cli.arguments import parse_arguments
-from agentq.cli.problem import EX_FAILED, Problem
+from agentq.cli.problem import EX_FAILED, Problem, note
 from agentq.cli.reading import json_option, store_option, told
 from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
 from agentq.cli.working import opened
 from agentq.errors import KeyConflict, RunCancelled, RunFailed
-from agentq.message import RunQuery
+from agentq.message import RunQuery, WorkerState
 from agentq.settings import seconds
 
 if TYPE_CHECKING:
+    from agentq.app import AgentQ
     from agentq.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,9 +33,9 @@ def call_options(command: F) -> F:
         click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="A tag; repeat it."),
         click.option("--max-attempts", metavar="N", type=click.IntRange(1), help="Instead of the task's own."),
         click.option("--timeout", metavar="TIME", type=seconds, help="Running time, such as 2h; waits do not count."),
-        click.option("--priority", type=int, help="Higher starts first. Default 0."),
-        click.option("--tenant", help="Whose run it is."),
-        click.option("-k", "--key", help="The same key is the same run, never a second one."),
+        click.option("--priority", metavar="N", type=int, help="Higher starts first. Default 0."),
+        click.option("--tenant", metavar="NAME", help="Whose run it is."),
+        click.option("-k", "--key", metavar="KEY", help="The same key is the same run, never a second one."),
     ):
         command = option(command)
     return command
@@ -86,12 +87,14 @@ def _at(_ctx: click.Context, _param: click.Parameter, value: str | None) -> date
 def enqueue(target: str, words: tuple[str, ...], *, wait: bool, store_url: str | None, as_json: bool, **options: Any) -> None:
     r"""Put a run of MODULE:TASK into the queue and print its id.
 
-    Arguments are name=value, converted by the task's annotations, or one JSON object (- reads it from stdin).
+    Arguments are name=value, converted by the task's annotations: a list by repeating the name or as JSON, a record as
+    JSON. Or one JSON object with all of them (- reads it from stdin).
 
     \b
     Examples:
       agentq enqueue hello:report topic=k8s
       agentq enqueue hello:report topic=k8s limit=5 --key r-42 --delay 5m
+      agentq enqueue hello:report topic=k8s file=a.md file=b.md 'range={"from": 1, "to": 9}'
       agentq enqueue hello:report '{"topic": "k8s", "limit": 5}' --wait
     """
     task = load_task(target)
@@ -109,6 +112,9 @@ def enqueue(target: str, words: tuple[str, ...], *, wait: bool, store_url: str |
             (handle,) = await app.enqueue_many([call])
             if not wait:
                 _submitted(handle.id, task, existed=bool(before), as_json=as_json)
+            if not as_json and not await _served(app, task.queue):
+                note(f"no worker serves queue {task.queue} now; start one: {told(f'worker {target}')}")
+            if not wait:
                 return
             try:
                 result = await handle.result()
@@ -120,6 +126,12 @@ def enqueue(target: str, words: tuple[str, ...], *, wait: bool, store_url: str |
         asyncio.run(submit())
     except KeyConflict as error:
         raise Problem(str(error), code=EX_FAILED) from error
+
+
+async def _served(app: AgentQ, queue: str) -> bool:
+    """Whether a worker is there that claims from the queue."""
+    workers = (await app.store.census()).workers
+    return any(queue in one.queues and one.state is WorkerState.ACTIVE for one in workers)
 
 
 def _known_id(call: Any) -> str:

@@ -18,7 +18,7 @@ from agentq.cli import output
 from agentq.cli.expected import answering, example
 from agentq.cli.reading import find_run
 from agentq.cli.shown import RESERVED, branch_of, failure_of, load_view, name_of
-from agentq.cli.text import SYMBOLS, bar, clean, count, duration, one_line, payload, reason
+from agentq.cli.text import SYMBOLS, bar, clean, count, duration, one_line, payload, reason, where
 from agentq.cli.timeline import DIM, render
 from agentq.journal import ABANDONED
 from agentq.message import Entry, EntryKind, Failure, Run, RunQuery, RunState, Wait, WaitKind
@@ -37,6 +37,8 @@ _BURST: Final = 20
 """More new steps than so many at once are counted, not listed."""
 _BAR: Final = 20
 _TAIL: Final = 4000
+_REASON: Final = 400
+"""Characters of an error's message; its advice is often at its end."""
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -135,7 +137,7 @@ class Progress:
             self._print(Text(f"  … {count(len(shown) - _BURST, 'step')}", style=DIM))
         for entry in shown[-_BURST:]:
             policy = self._code.policy(entry.step) if self._code is not None else None
-            self._print(_step_line(entry, self._console.width, policy))
+            self._print(_step_line(entry, policy), whole=failure_of(entry) is not None)
             if entry.kind is EntryKind.TRIED:
                 self._asked.discard(entry.identity)  # what came was no answer: it is asked again
 
@@ -144,7 +146,9 @@ class Progress:
         most = run.max_attempts or (self._code.retry.max_attempts if self._code is not None else None)
         left = run.due_at - time.time() if run.state is RunState.QUEUED and run.due_at else None
         text = f"attempt {_tried(self._attempt, most, left)}: {reason(failure)}"
-        self._print(Text(f"↻ {one_line(text, self._console.width - 4)}", style="yellow"))
+        self._print(Text(f"↻ {one_line(text, _REASON)}", style="yellow"), whole=True)
+        if place := where(failure):
+            self._print(Text(f"  {place}", style=DIM))
 
     def _ask(self, run: Run, wait: Wait) -> None:
         place = (wait.branch, wait.step, wait.occurrence)
@@ -192,12 +196,12 @@ def _told(entry: Entry) -> bool:
     return entry.kind is EntryKind.TRIED or _over(entry)
 
 
-def _step_line(entry: Entry, width: int, policy: Retry | None) -> Text:
+def _step_line(entry: Entry, policy: Retry | None) -> Text:
     name = f"{name_of(entry)}{f' [{branch}]' if (branch := branch_of(entry)) else ''}"
     failure = failure_of(entry)
     if failure is not None:
         sign, colour = ("✗", "red") if entry.kind is EntryKind.FAILED else ("↻", "yellow")
-        text = one_line(f"{_tries(entry, failure, policy)}{reason(failure)}", width - 4 - len(name))
+        text = one_line(f"{_tries(entry, failure, policy)}{reason(failure)}", _REASON)
         return Text(f"{sign} {name}  {text}", style=colour)
     took = duration(max(0.0, entry.ended_at - entry.started_at)) if entry.started_at else ""
     sign, colour = ("◔ ", "yellow") if entry.kind is EntryKind.WAITED else ("✓ ", "green")

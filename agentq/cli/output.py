@@ -31,17 +31,28 @@ def console(*, stderr: bool = False) -> Console:
     return made
 
 
-def table(*columns: str, right: Iterable[str] = (), grow: str = "") -> Table:
-    """Return a table without lines; ``right`` names the columns of numbers, ``grow`` the one that takes the room there is."""
+def table(*columns: str, right: Iterable[str] = (), grow: str = "", cut: Iterable[str] = ()) -> Table:
+    """Return a table without lines.
+
+    ``right`` names the columns of numbers, ``grow`` the one that takes the room there is. Where room is short, those of
+    ``cut`` give way, the widest first; their cells are made by `short`.
+    """
     made = Table(box=None, pad_edge=False, header_style="bright_black", padding=(0, 2, 0, 0), expand=bool(grow))
     for column in columns:
         made.add_column(
             column,
             justify="right" if column in right else "left",
-            no_wrap=True,
+            no_wrap=column not in cut,
             overflow="ellipsis",
             ratio=1 if column == grow else None,
         )
+    return made
+
+
+def short(text: str | Text, style: str = "") -> Text:
+    """Return a cell for a column that gives way: it is cut, not wrapped."""
+    made = text.copy() if isinstance(text, Text) else Text(clean(text), style=style)
+    made.no_wrap, made.overflow = True, "ellipsis"
     return made
 
 

@@ -52,12 +52,12 @@ def _slots(stats: QueueStats, workers: Iterable[Worker]) -> int:
 def queue_table(queues: Sequence[QueueStats], workers: Sequence[Worker]) -> Table:
     """Return the table of queues."""
     numbers = ("BACKLOG", "OLDEST", "RUNNING", "DELAYED", "WAITING", "PARKED", "PAUSED", "SLOTS")
-    made = output.table("QUEUE", *numbers, right=numbers)
+    made = output.table("QUEUE", *numbers, right=numbers, cut=("QUEUE",))
     for stats in queues:
         slots = _slots(stats, workers)
         unserved = stats.runnable and not slots
         made.add_row(
-            Text(stats.queue),
+            output.short(stats.queue),
             Text(f"{stats.runnable:,}", style="bold" if stats.runnable else "bright_black"),
             Text(age(stats.oldest_age_s) if stats.runnable else "", style="yellow" if stats.oldest_age_s > 60 else ""),  # noqa: PLR2004 - a minute is long
             Text(f"{stats.running:,}", style="cyan" if stats.running else "bright_black"),

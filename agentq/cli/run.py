@@ -19,7 +19,7 @@ from agentq.cli.shown import fork_at
 from agentq.cli.signals import stopping
 from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
-from agentq.cli.text import count, reason
+from agentq.cli.text import clean, count, reason, where
 from agentq.cli.working import changed, opened, read_settings
 from agentq.errors import NotFound
 from agentq.message import Reply, Requeue, Run, RunQuery, RunState
@@ -59,6 +59,7 @@ def run(
 
     With --key it can be started again: after a crash or a kill it goes on at once where the journal ends, and when it
     is done its result is printed again. Ctrl-C hands it back cleanly, twice stops at once; nothing recorded is lost.
+    Arguments are name=value, converted by the task's annotations (see `agentq enqueue --help`), or one JSON object.
 
     \b
     Examples:
@@ -146,5 +147,7 @@ async def _finish(handle: Any, last: Run, *, as_json: bool) -> int:
     )
     if start := fork_at(last.failure):
         hint += f"\n{told(f'runs fork {last.id} --at {start}')}   a new run from before it, for a worker"
-    where = f" in step {last.failure.step}" if last.failure.step else ""
-    raise Problem(f"run {last.id} failed{where}: {reason(last.failure)}", hint=hint, code=EX_FAILED)
+    if place := where(last.failure):
+        hint = f"{place}\n{hint}"
+    step = f" in step {last.failure.step}" if last.failure.step else ""
+    raise Problem(f"run {last.id} failed{step}: {clean(reason(last.failure))}", hint=hint, code=EX_FAILED)

@@ -28,7 +28,7 @@ _BAR = 8
 def runs() -> None:
     r"""List runs, look into one, cancel, pause, retry, answer or fork it.
 
-    RUN is a run's id, the first few characters of it, or `last`.
+    RUN is a run's id, its first characters (4 or more), or `last`: the newest run that no other run called.
 
     \b
     Examples:
@@ -40,9 +40,9 @@ def runs() -> None:
 
 @runs.command("list")
 @click.option("-s", "--state", "states", multiple=True, type=click.Choice([one.value for one in RunState]), help="Only these.")
-@click.option("-q", "--queue", help="Only of this queue.")
-@click.option("-t", "--task", help="Only of this task.")
-@click.option("--tenant", help="Only of this tenant.")
+@click.option("-q", "--queue", metavar="NAME", help="Only of this queue.")
+@click.option("-t", "--task", metavar="NAME", help="Only of this task.")
+@click.option("--tenant", metavar="NAME", help="Only of this tenant.")
 @click.option("--parent", "parent_id", metavar="RUN", type=RunId(), help="Only the children of this run.")
 @click.option("-n", "--limit", default=30, show_default=True, metavar="N", type=click.IntRange(1, 100_000), help="At most.")
 @store_option
@@ -92,19 +92,20 @@ def _table(found: list[Run], waits: Mapping[str, str], *, full: bool) -> None:
     console = output.console()
     ids = short_ids([run.id for run in found])
     now = time.time()
-    shown = output.table(
-        "RUN", "TASK", "STATE", "TRY", "STEPS", "AGE", "TOOK", "", right=("TRY", "STEPS", "AGE", "TOOK"), grow=""
-    )
-    room = max(20, console.width - 78)
+    tried = any(run.attempt > 1 for run in found)
+    numbers = ("TRY",) * tried + ("STEPS", "AGE", "TOOK")
+    shown = output.table("RUN", "TASK", "STATE", *numbers, "", right=numbers, cut=("TASK", ""))
     for run in found:
+        steps, old, took = output.cells(run.steps, age(now - run.submitted_at), _took(run, now), dim=(1,))
         shown.add_row(
             Text(ids[run.id], style="bold" if not run.state.final else ""),
-            Text(run.task),
+            output.short(run.task),
             output.state(run),
-            *output.cells(
-                run.attempt, run.steps, age(now - run.submitted_at), _took(run, now), dim=(0, 2) if run.attempt == 1 else (2,)
-            ),
-            about(run, room, waits.get(run.id, "")),
+            *output.cells(run.attempt, dim=(0,) if run.attempt == 1 else ())[:tried],
+            steps,
+            old,
+            took,
+            output.short(about(run, console.width, waits.get(run.id, ""))),
         )
     console.print(shown)
     if full:
@@ -156,8 +157,8 @@ def about(run: Run, width: int, waits: str = "") -> Text:
     return text
 
 
-@runs.command("show")
-@click.argument("run", type=RunId())
+@runs.command("show", short_help="Show one run: a timeline of its steps, what it waits for, its end.")
+@click.argument("run", type=RunId(), metavar="RUN")
 @click.option("-f", "--follow", is_flag=True, help="Keep looking until the run is final.")
 @click.option("--all", "everything", is_flag=True, help="Show every step, not only the first and last ones.")
 @click.option("--values", is_flag=True, help="Show what each step returned.")

@@ -123,6 +123,12 @@ def reason(failure: Failure) -> str:
     return f"{failure.type.removeprefix('agentq.errors.')}: {failure.message}"
 
 
+def where(failure: Failure) -> str:
+    """Say where in the user's code something failed: the last frame of its traceback; empty where there is none."""
+    frames = [line.strip() for line in failure.traceback.splitlines() if line.lstrip().startswith("File ")]
+    return clean(frames[-1]) if frames else ""
+
+
 def short_ids(ids: Sequence[str]) -> dict[str, str]:
     """Shorten ids to prefixes that tell them apart and that every command accepts."""
     for length in range(_MIN_ID, 27):

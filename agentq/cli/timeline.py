@@ -15,7 +15,7 @@ from agentq.cli.expected import answering
 from agentq.cli.output import state, table
 from agentq.cli.reading import told
 from agentq.cli.shown import Row, RunView, branch_of, failure_of, fork_at, name_of
-from agentq.cli.text import SYMBOLS, age, bar, clean, count, duration, moment, money, one_line, payload, reason
+from agentq.cli.text import SYMBOLS, age, bar, clean, count, duration, moment, money, one_line, payload, reason, where
 from agentq.message import EntryKind, Run, RunState, WaitKind
 
 if TYPE_CHECKING:
@@ -287,13 +287,12 @@ def _end(run: Run, width: int) -> Iterator[RenderableType]:
     if run.failure is None or run.state is RunState.SUCCEEDED:
         return
     final = run.state is RunState.FAILED
-    where = f" in step {run.failure.step}" if run.failure.step else ""
+    step = f" in step {run.failure.step}" if run.failure.step else ""
     what = "failed" if final else f"attempt {max(1, run.attempt - 1)} failed"
-    title = Text(what + where, style="red" if final else "yellow")
+    title = Text(what + step, style="red" if final else "yellow")
     lines: list[RenderableType] = [title, Text("  " + one_line(reason(run.failure), 4 * width))]
-    frames = [line for line in run.failure.traceback.splitlines() if line.lstrip().startswith("File ")]
-    if frames:
-        lines.append(Text("  " + one_line(frames[-1].strip(), width - 4), style=DIM))
+    if place := where(run.failure):
+        lines.append(Text("  " + one_line(place, width - 4), style=DIM))
     if final:
         lines.append(Text(told(f"runs retry {run.id}"), style="cyan"))
         if start := fork_at(run.failure):

@@ -20,7 +20,7 @@ from agentq.cli.queues import queue_table
 from agentq.cli.reading import json_option, read, store_option
 from agentq.cli.runs import about, asked
 from agentq.cli.teach import Teaching
-from agentq.cli.text import count, duration, short_ids
+from agentq.cli.text import age, count, duration, short_ids
 from agentq.cli.workers import worker_table
 from agentq.message import Census, Run, RunQuery, RunState
 from agentq.settings import redacted
@@ -31,12 +31,18 @@ if TYPE_CHECKING:
 _ACTIVE = (RunState.RUNNING, RunState.WAITING)
 _QUIET_S = 2.0
 """How often the screen moves when nothing happens."""
+_CUT = ("TASK", "LAST STEP", "")
 
 
 @click.command(cls=Teaching, short_help="Watch queues, workers and running runs on one screen.")
 @click.option("--once", is_flag=True, help="Print it once and exit.")
 @click.option(
-    "--interval", default=0.5, show_default=True, type=click.FloatRange(0.1, 60), help="Seconds between two looks at least."
+    "--interval",
+    default=0.5,
+    show_default=True,
+    metavar="SECONDS",
+    type=click.FloatRange(0.1, 60),
+    help="Between two looks at least.",
 )
 @store_option
 @json_option
@@ -134,28 +140,29 @@ def _runs(sight: Sight, ids: Mapping[str, str], room: int, width: int, now: floa
     active = sight.active
     if not active:
         return Text("nothing runs or waits", style="bright_black")
-    made = output.table("RUN", "TASK", "STATE", "STEPS", "FOR", "LAST STEP", "", right=("STEPS", "FOR"), grow="")
+    made = output.table("RUN", "TASK", "STATE", "STEPS", "FOR", "LAST STEP", "", right=("STEPS", "FOR"), cut=_CUT)
     for run in active[:room]:
         made.add_row(
             Text(ids[run.id], style="bold"),
-            Text(run.task),
+            output.short(run.task),
             output.state(run),
             Text(str(run.steps)),
             Text(duration(max(0.0, now - (run.started_at or run.submitted_at))), style="bright_black"),
-            Text(run.last_step[:24]),
-            about(run, max(20, width - 84), sight.waits.get(run.id, "")),
+            output.short(run.last_step),
+            output.short(about(run, width, sight.waits.get(run.id, ""))),
         )
     more = Text(f"… and {len(active) - room} more", style="bright_black") if len(active) > room else Text("")
     return Group(made, more) if more.plain else made
 
 
 def _ended(ended: Sequence[Run], ids: Mapping[str, str], width: int, now: float) -> RenderableType:
-    made = output.table("ENDED", "TASK", "STATE", "STEPS", "AGO", "", right=("STEPS", "AGO"), grow="")
+    made = output.table("ENDED", "TASK", "STATE", "STEPS", "AGO", "", right=("STEPS", "AGO"), cut=_CUT)
     for run in ended:
         made.add_row(
-            *output.cells(ids[run.id], run.task),
+            ids[run.id],
+            output.short(run.task),
             output.state(run),
-            *output.cells(run.steps, duration(max(0.0, now - (run.finished_at or now))), dim=(0, 1)),
-            about(run, max(20, width - 70)),
+            *output.cells(run.steps, age(max(0.0, now - (run.finished_at or now))), dim=(0, 1)),
+            output.short(about(run, width)),
         )
     return made

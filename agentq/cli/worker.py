@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 65535),
     help="Serve health and metrics here; 0: any port.",
 )
-@click.option("--health-host", help="Address for it. Default 0.0.0.0.")
+@click.option("--health-host", metavar="ADDRESS", help="For it. Default 0.0.0.0.")
 @click.option("--drain", "drain_s", metavar="TIME", type=seconds, help="For running steps to end after SIGTERM. Default 25s.")
 @click.option("--max-runs", metavar="N", type=click.IntRange(1), help="Begin anew after so many runs.")
 @click.option("--max-memory", metavar="SHARE", type=share, help="Begin anew above this share of the memory limit, such as 80%.")
-@click.option("--pool", help="The deployment it belongs to.")
+@click.option("--pool", metavar="NAME", help="The deployment it belongs to.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="Drain when stdin, a pipe held by the parent, closes.")
 @worker_options
 @store_option
@@ -74,6 +74,8 @@ def worker(
     app = load_app(target)
     if not app.tasks:
         warn(f"{target} has no tasks: nothing will be claimed. Import the modules that declare them.")
+    elif unused := [name for name, _ in limits.queues if name not in app.queues]:
+        warn(f"no task of {target} uses queue {' or '.join(unused)}; its queues: {' '.join(app.queues)}")
     sys.exit(ended(*asyncio.run(serve(app, limits, store_url, with_parent=with_parent))))
 
 

@@ -43,7 +43,13 @@ def workers() -> None:
 @store_option
 @json_option
 def list_workers(*, store_url: str | None, as_json: bool) -> None:
-    """List the live workers with their slots and what they run."""
+    r"""List the live workers with their slots and where they are.
+
+    \b
+    Examples:
+      agentq workers list
+      agentq workers list --json | jq -r '.[] | select(.busy == 0).id'
+    """
     found = read(store_url, lambda store: store.census()).workers
     if as_json:
         output.write_json([output.plain(worker) for worker in found])
@@ -55,7 +61,8 @@ def list_workers(*, store_url: str | None, as_json: bool) -> None:
 
 def worker_table(found: Sequence[Worker], now: float) -> Table:
     """Return the table of workers."""
-    made = output.table("WORKER", "STATE", "SLOTS", "", "UP", "SEEN", "POOL", "WHERE", "QUEUES", right=("SLOTS", "UP", "SEEN"))
+    columns = ("WORKER", "STATE", "SLOTS", "", "UP", "SEEN", "POOL", "WHERE", "QUEUES")
+    made = output.table(*columns, right=("SLOTS", "UP", "SEEN"), cut=("POOL", "WHERE", "QUEUES"))
     for worker in found:
         quiet = now - worker.seen_at > _QUIET_S
         made.add_row(
@@ -65,14 +72,14 @@ def worker_table(found: Sequence[Worker], now: float) -> Table:
             slots_bar(worker),
             Text(age(now - worker.started_at), style="bright_black"),
             Text(age(max(0.0, now - worker.seen_at)), style="yellow" if quiet else "bright_black"),
-            Text(worker.pool + (f" {worker.version}" if worker.version else "")),
-            Text(worker.pod or f"{worker.host} {worker.pid}"),
-            Text(" ".join(worker.queues), style="bright_black"),
+            output.short(worker.pool + (f" {worker.version}" if worker.version else "")),
+            output.short(worker.pod or f"{worker.host} {worker.pid}"),
+            output.short(" ".join(worker.queues), style="bright_black"),
         )
     return made
 
 
-def slots_bar(worker: Worker, most: int = 24) -> Text:
+def slots_bar(worker: Worker, most: int = 16) -> Text:
     """Draw slots as squares; with many, each stands for several."""
     if not worker.slots:
         return Text("")
@@ -82,10 +89,12 @@ def slots_bar(worker: Worker, most: int = 24) -> Text:
 
 
 def _setter(verb: str, target: WorkerState, text: str) -> click.Command:
-    @click.command(verb, help=text)
+    examples = "\n".join(f"  agentq workers {verb} {words}" for words in ("3f2a", "--pool gpu", "--all"))
+
+    @click.command(verb, help=f"{text}\n\n\b\nExamples:\n{examples}", short_help=text.partition(".")[0] + ".")
     @click.argument("names", nargs=-1, metavar="WORKER…")
     @click.option("--all", "every", is_flag=True, help="Every live worker.")
-    @click.option("--pool", help="Every live worker of this pool.")
+    @click.option("--pool", metavar="NAME", help="Every live worker of this pool.")
     @store_option
     @json_option
     def command(*, names: tuple[str, ...], every: bool, pool: str | None, store_url: str | None, as_json: bool) -> None:

@@ -260,7 +260,9 @@ def test_run_fails_with_one_line_and_the_commands_that_help(machine):
     failed = machine.start("run", "hello:failing")
     machine.end(failed, 1)
     assert "ValueError: always" in output(failed)
+    assert 'hello.py", line' in output(failed)
     assert "agentq runs retry" in output(failed)
+    assert "--retry" not in output(failed), "without a key, the same command begins another run"
     assert "Traceback" not in output(failed)
 
 
@@ -270,6 +272,40 @@ def test_run_asks_its_question_and_takes_the_answer_from_another_terminal(machin
     machine.call("runs", "signal", "last", "approved", "true")
     machine.end(process, 0)
     assert output(process).rstrip().endswith("true")
+
+
+def test_run_that_is_stopped_names_the_command_that_goes_on(machine):
+    for key, said in (["--key", "k"], "the same command goes on there"), ([], "`agentq worker hello:review --store mine.db`"):
+        process = machine.start("run", "hello:review", "--store", "mine.db", *key)
+        machine.until("it asks", lambda process=process: "Publish?" in output(process))
+        process.send_signal(signal.SIGTERM)
+        machine.end(process, 128 + signal.SIGTERM)
+        assert said in output(process)
+        assert "approved true --store mine.db" in output(process)
+
+
+def test_an_answer_that_does_not_fit_is_said_and_asked_for_again(machine):
+    process = machine.start("run", "hello:review")
+    machine.until("it asks", lambda: "Publish?" in output(process))
+    machine.call("runs", "signal", "last", "approved", "perhaps")
+    machine.until("it asks again", lambda: output(process).count("Publish?") == 2)
+    assert "signal 'approved' does not fit: $: expected `bool`, got `str`" in output(process)
+    machine.call("runs", "signal", "last", "approved", "true")
+    machine.end(process, 0)
+
+
+def test_enqueue_says_that_nobody_will_work_on_it(machine):
+    done = machine.start("enqueue", "hello:review")
+    machine.end(done, 0)
+    assert "no worker serves queue default now; start one: agentq worker hello:review" in output(done)
+
+
+def test_a_worker_for_queues_that_no_task_uses_is_warned(machine):
+    worker = machine.start("worker", "hello:aq", "--queue", "default", "--queue", "raports")
+    machine.until("it is ready", lambda: "worker.ready" in event_names(worker))
+    assert "no task of hello:aq uses queue raports; its queues: default" in output(worker)
+    worker.terminate()
+    machine.end(worker, 0)
 
 
 def test_enqueue_waits_and_tells_keys_apart(machine):

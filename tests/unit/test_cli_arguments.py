@@ -11,7 +11,6 @@ import pytest
 from agentq.cli.arguments import convert, parse_arguments, usage
 from agentq.cli.problem import Problem
 from agentq.codec import Arguments
-from agentq.errors import InvalidArgument
 
 
 class Colour(Enum):
@@ -97,13 +96,16 @@ def test_a_json_object_is_taken_whole_also_from_stdin(monkeypatch):
     ("word", "field"), [("limit=many", "limit"), ("deep=maybe", "deep"), ("when=soon", "when"), ("mode=x", "mode")]
 )
 def test_a_value_that_does_not_fit_names_the_field(word, field):
-    with pytest.raises(InvalidArgument, match=field):
+    with pytest.raises(Problem, match=field) as refused:
         parse_arguments(TASK, ["topic=x", word])
+    assert refused.value.exit_code == 2
+    assert "[colour=<red>]" in refused.value.hint
 
 
 def test_a_missing_argument_is_named():
-    with pytest.raises(InvalidArgument, match="topic"):
+    with pytest.raises(Problem, match="report needs topic") as refused:
         parse_arguments(TASK, ["limit=3"])
+    assert (refused.value.exit_code, refused.value.hint) == (2, usage(TASK))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,10 @@ def test_what_cannot_be_meant_is_refused_with_a_remedy(words, said):
 
 
 def test_usage_shows_names_and_types():
-    assert usage(TASK).startswith("report topic=<str> [limit=<int>] [deep=<bool>]")
+    assert usage(TASK) == (
+        "report topic=<str> [limit=<int>] [deep=<bool>] [rate=<float|null>] [tags=<list[str]|null>] [when=<date|null>] "
+        "[colour=<red>] [span=<Range|null>] [free=<Any>] [mode=<fast|slow>] [noted=<str>]"
+    )
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("no", False), ("1", True), ("perhaps", "perhaps")])

@@ -1,3 +1,4 @@
+import errno
 import json
 import sqlite3
 
@@ -92,6 +93,16 @@ def test_a_mount_inside_a_mount_is_found(tmp_path, monkeypatch):
 def test_room_is_judged(tmp_path, monkeypatch, free, level):
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free})())
     assert [one.level for one in checks._room(tmp_path)] == [level]
+
+
+def test_a_disk_that_takes_no_write_is_broken_and_no_surprise(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checks, "_sync_s", full)
+    found = doctor("--store", str(tmp_path / "new.db"), code=1)
+    assert "No space left" in found["disk", "broken"]["said"]
+    assert "make room" in found["disk", "broken"]["remedy"]
 
 
 def test_the_page_for_people_ends_with_a_verdict(tmp_path):

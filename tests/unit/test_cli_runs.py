@@ -1,5 +1,6 @@
 import asyncio
 import json
+import time
 
 import click
 import pytest
@@ -71,6 +72,25 @@ def test_list_filters_by_state_queue_task_and_tenant(agentq):
     assert ids("--task", "summarise") == {made.queued}
     assert ids("--tenant", "acme") == {made.waiting}
     assert len(ids("--limit", "2")) == 2
+
+
+@pytest.mark.parametrize("words", [("runs", "list"), ("top", "--once"), ("workers", "list"), ("queues",)])
+def test_tables_fit_80_columns_and_cut_neither_ids_nor_numbers(mine, monkeypatch, words):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    async def crowd():
+        async with open_store(str(mine.store.path)) as store:
+            long = "a_task_with_quite_a_long_name"
+            await store.submit([envelope(long, queue=long, due_at=time.time() + 3600) for _ in range(3)])
+
+    asyncio.run(crowd())
+    lines = mine(*words).output.splitlines()
+    assert max(map(len, lines)) <= 80
+    heads = [line.split() for line in lines if line.startswith(("RUN ", "ENDED", "QUEUE ", "WORKER"))]
+    assert heads
+    assert not [word for words in heads for word in words if "…" in word]
+    shown = [line.split()[0] for line in lines if line.startswith("06")]
+    assert not [word for word in shown if "…" in word]
 
 
 def test_list_says_when_nothing_matches(agentq):
