@@ -85,9 +85,13 @@ class History:
             if entry.seq != history.next_seq:
                 raise ValueError(f"journal gap: expected entry {history.next_seq}, found {entry.seq}")
             history.append(entry)
-        for identity in history.answers:
-            history.unread[identity[0]] = history.unread.get(identity[0], 0) + 1
+        for branch, _, _ in history.answers:
+            history.expect(branch)
         return history
+
+    def expect(self, branch: str) -> None:
+        """Count one more thing that code in ``branch`` did before and will come to again: an answer, or an open wait."""
+        self.unread[branch] = self.unread.get(branch, 0) + 1
 
     def append(self, entry: Entry) -> None:
         """Take in one more entry."""
@@ -134,18 +138,27 @@ class History:
     def read(self, place: Identity) -> Entry | None:
         """Answer a call from the journal, if it was answered before."""
         entry = self.answers.get(place)
-        left = self.unread.get(place[0])
-        if left:  # a call without an answer says that the code has left what was recorded
-            self.unread[place[0]] = 0 if entry is None else left - 1
+        if self.unread:
+            if entry is not None:
+                self._came_to(place[0])
+            else:  # the code has left what was recorded, here and in the branches that it would have started later
+                self.unread = {name: count for name, count in self.unread.items() if not _below(name, place[0])}
         return entry
+
+    def _came_to(self, branch: str) -> None:
+        left = self.unread.get(branch, 0)
+        if left > 1:
+            self.unread[branch] = left - 1
+        else:
+            self.unread.pop(branch, None)
 
     def forgive(self, place: Identity) -> None:
         """Let the tries used at ``place`` so far no longer count."""
         self.forgiven[place] = self.tries.get(place, 0)
 
     def replaying(self, branch: str) -> bool:
-        """Whether code in ``branch`` is still going over what it did before."""
-        return self.unread.get(branch, 0) > 0
+        """Whether code in ``branch`` is still going over what it did before; what lies in its own branches comes later."""
+        return any(_below(name, branch) for name in self.unread)
 
     def next_try(self, place: Identity) -> tuple[int, int]:
         """(number of the next try, how many tries count against the policy so far)."""
@@ -157,7 +170,7 @@ class History:
         for place, entry in self.answers.items():
             if _behind(place, branch, counters):
                 self.behind.add(entry.seq)
-                self.unread[place[0]] = self.unread.get(place[0], 0) - 1
+                self._came_to(place[0])
 
     def passed(self, step: str) -> list[Entry]:
         """Items of a transcript that lie behind a restored snapshot, in journal order."""
@@ -170,6 +183,11 @@ def _inner(entry: Entry) -> int:
         return -1
     seq = msgspec.json.decode(entry.value, type=Failure).seq
     return -1 if seq is None else seq
+
+
+def _below(name: str, branch: str) -> bool:
+    """Whether a branch is ``branch`` itself, or started from there."""
+    return name == branch or name.startswith((f"{branch}/", f"{branch}~"))
 
 
 def _behind(place: Identity, branch: str, counters: dict[str, int]) -> bool:

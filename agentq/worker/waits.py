@@ -55,6 +55,8 @@ class Waits:
         self._run = run
         self._linger_s = linger_s
         self._recorded = {(wait.branch, wait.step, wait.occurrence): wait for wait in run.claim.waits}
+        for branch, _, _ in self._recorded:
+            run.history.expect(branch)
         self._pending: dict[Identity, _Pending] = {}
         self.joining: set[asyncio.Task[Any]] = set()
         """Tasks that wait for branches."""
