@@ -180,8 +180,10 @@ class Progress:
 
     def _print(self, text: Text, *, whole: bool = False) -> None:
         """Print a line, cut to the terminal; ``whole`` lets it wrap, so that it can be copied."""
-        whole = whole or not self._console.is_terminal
-        self._console.print(text, soft_wrap=whole, overflow="ellipsis", no_wrap=True)
+        if whole or not self._console.is_terminal:
+            self._console.print(text, soft_wrap=True)
+        else:
+            self._console.print(text, overflow="ellipsis", no_wrap=True)
 
 
 def _over(entry: Entry) -> bool:
