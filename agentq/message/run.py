@@ -61,7 +61,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     entries: int = 0
     """Length of the journal."""
     steps: int = 0
-    """Steps done."""
+    """Steps done; what the context records for itself (``ctx.…``) is none."""
     last_step: str = ""
     tokens: int = 0
     cost_nanos: int = 0

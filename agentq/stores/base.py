@@ -86,8 +86,8 @@ class WorkerStore(Protocol):
         """Commit all parts of ``write`` or none, if the claim is still the run's owner (epoch and token match, state running).
 
         Entries must continue the journal without a gap, and must not repeat an identity (`StoreError` otherwise). A
-        ``waited`` entry closes its wait. The same write again under the same claim answers `committed` and adds nothing.
-        Many writes may share one transaction; each has its own verdict.
+        ``waited`` entry closes its wait. A run that fails for good takes its subtree with it, as a cancel does. The same
+        write again under the same claim answers `committed` and adds nothing. Many writes may share one transaction; each has its own verdict.
         """
         ...
 

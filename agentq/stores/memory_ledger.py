@@ -125,12 +125,16 @@ class Ledger:
             return Reply.UNCHANGED
         if row.state.final:
             return Reply.REFUSED
+        self.cancel_subtree(row)
+        return Reply.DONE
+
+    def cancel_subtree(self, row: Row) -> None:
+        """Cancel a run and all below it that is not final: at once, or by the flag where a worker has it."""
         for member in list(self._subtree(row)):
             if member.state is RunState.RUNNING:
                 member.cancelling = True
             elif not member.state.final:
                 self.finish(member, RunState.CANCELLED)
-        return Reply.DONE
 
     def _subtree(self, row: Row) -> Iterator[Row]:
         yield row
@@ -211,6 +215,8 @@ class Ledger:
         self.live.pop(row.id, None)
         for waiter in sorted(self.awaited.get(row.id, ())):
             self.wake(self.rows[waiter])
+        if state is RunState.FAILED:
+            self.cancel_subtree(row)
 
     def wake(self, row: Row) -> None:
         """Make a waiting run claimable."""

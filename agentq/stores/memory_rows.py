@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from agentq.journal import RESERVED
 from agentq.message import Chunk, Claim, ClaimRef, Entry, EntryKind, Envelope, Failure, Run, RunState, Verdict, Wait, Write
 
 Place = tuple[str, str, int]
@@ -129,7 +130,7 @@ class Row:
         self.places.add((*entry.identity, entry.kind, entry.attempt))
         self.tokens += entry.tokens
         self.cost_nanos += entry.cost_nanos
-        self.steps += entry.kind is EntryKind.DONE
+        self.steps += entry.kind is EntryKind.DONE and not entry.step.startswith(RESERVED)
 
     def let_go(self) -> None:
         """Drop the lease."""

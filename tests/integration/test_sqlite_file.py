@@ -11,7 +11,7 @@ import pytest
 from agentq.errors import InvalidArgument, NotFound, NotOpen, StoreError, StoreIncompatible, StoreUnavailable
 from agentq.message import Fork, Released, RunQuery, RunState, Succeeded, Write
 from agentq.stores import open_store
-from agentq.stores.sqlite import SQLiteStore, census, claims, connection, producer, schema, sweep, writes
+from agentq.stores.sqlite import SQLiteStore, census, desk, claims, connection, producer, schema, sweep, writes
 from agentq.stores.sqlite import store as store_module
 from agentq.stores.sqlite.connection import fault
 from agentq.testing.clock import SimulatedClock
@@ -343,7 +343,7 @@ async def test_the_last_step_of_a_burst_is_news_too(bench, path, clock):
         assert await reader.watch("news", tick, 10) != tick
 
 
-ROOMS = {"claims": claims, "writes": writes, "producer": producer, "sweep": sweep, "census": census}
+ROOMS = {"claims": claims, "writes": writes, "producer": producer, "sweep": sweep, "census": census, "desk": desk}
 HOT = {
     "claims._READY": 3,
     "claims._READY_BELOW": 4,
@@ -351,7 +351,7 @@ HOT = {
     "claims._TAKE": 6,
     "writes._APPEND": 16,
     "writes._SUCCEED": 7,
-    "producer._SUBTREE": 1,
+    "desk._SUBTREE": 1,
     "sweep._OLD": 2,
     "census._HELD": 1,
     "census._LIVE": 1,

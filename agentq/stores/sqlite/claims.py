@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from agentq.journal import RESERVED
 from agentq.message import Beat, Claim, ClaimRef, Claims, EntryKind, Worker, WorkerState
 from agentq.stores.sqlite import rows
 from agentq.stores.sqlite.rows import QUEUED, RUN_COLUMNS, RUNNING, WAITING
@@ -191,7 +192,7 @@ def load(desk: Desk, row: Row) -> Claim:
     if fresh(row):
         return Claim(ref=reference(row), run=rows.run_from(row, desk.lanes, db, desk.steady))
     journal = rows.journal(db, n)
-    done = sum(entry.kind is EntryKind.DONE for entry in journal)
+    done = sum(entry.kind is EntryKind.DONE and not entry.step.startswith(RESERVED) for entry in journal)
     last = journal[-1].step if journal else ""
     return Claim(
         ref=reference(row),

@@ -8,7 +8,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from agentq.message import Failure
-from agentq.stores.sqlite.rows import CANCELLED, FAILED, QUEUED, SUCCEEDED, WAITING, Lanes, encode
+from agentq.stores.sqlite.rows import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, WAITING, Lanes, encode
 
 if TYPE_CHECKING:
     from agentq.clock import Clock
@@ -52,6 +52,16 @@ class News(IntEnum):
     """Something moved: now and then is enough."""
     STATES = 2
     """A run changed its state: somebody may wait for it."""
+
+
+_SUBTREE: Final = """
+with recursive tree (n, id) as (
+  select n, id from run where n = ?
+  union
+  select run.n, run.id from run join tree on run.parent_id = tree.id
+)
+select run.n, run.id, run.state from tree join run on run.n = tree.n
+"""
 
 
 class Desk:
@@ -132,6 +142,18 @@ class Desk:
         self.ring(work=False)
         for (waiter,) in self.db.execute("select run from wait where kind = 'child' and ref = ?", (run_id,)).fetchall():
             self.wake(waiter)
+        if state == FAILED and self.db.execute("select 1 from run where parent_id = ? limit 1", (run_id,)).fetchone():
+            self.cancel_subtree(n)
+
+    def cancel_subtree(self, n: int) -> None:
+        """Cancel a run and all below it that is not final: at once, or by the flag where a worker has it."""
+        for member, run_id, state in self.db.execute(_SUBTREE, (n,)).fetchall():
+            if state == RUNNING:
+                self.db.execute("update run set cancelling = 1 where n = ?", (member,))
+            elif state < SUCCEEDED:
+                # An earlier member's end may have woken this one; it is cancelled all the same.
+                self.cancel(member, run_id)
+        self.ring(work=True)
 
     def cancel(self, n: int, run_id: str, *, settled: int | None = None) -> None:
         """Settle a run that nobody runs as cancelled."""

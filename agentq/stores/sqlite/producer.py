@@ -25,7 +25,6 @@ from agentq.stores.sqlite.rows import (
     FAILED,
     KIND_CODES,
     QUEUED,
-    RUNNING,
     STATES,
     SUCCEEDED,
     WAITING,
@@ -47,15 +46,6 @@ insert into run (id, lane, state, ready, priority, rank, since, due_at, wake_at,
   max_attempts, key, tenant, tags, args_hash, parent_id, root_id, fork_of, traceparent, args)
 values (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on conflict (id) do nothing
-"""
-
-_SUBTREE: Final = """
-with recursive tree (n, id) as (
-  select n, id from run where n = ?
-  union
-  select run.n, run.id from run join tree on run.parent_id = tree.id
-)
-select run.n, run.id, run.state from tree join run on run.n = tree.n
 """
 
 _ASK: Final = 500
@@ -183,13 +173,7 @@ def _cancel(desk: Desk, n: int, state: int, *, cancelling: bool) -> Reply:
         return Reply.UNCHANGED
     if state >= SUCCEEDED:
         return Reply.REFUSED
-    for member, run_id, member_state in desk.db.execute(_SUBTREE, (n,)).fetchall():
-        if member_state == RUNNING:
-            desk.db.execute("update run set cancelling = 1 where n = ?", (member,))
-        elif member_state < SUCCEEDED:
-            # An earlier member's end may have woken this one; it is cancelled all the same.
-            desk.cancel(member, run_id)
-    desk.ring(work=True)
+    desk.cancel_subtree(n)
     return Reply.DONE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
+from agentq.journal import RESERVED
 from agentq.message import Arrival, Chunk, Run, RunQuery, WaitKind
 from agentq.stores.sqlite import rows
 from agentq.stores.sqlite.rows import CODES, DONE, RUN_COLUMNS, STATES, Row
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 PREFIX_CHARS: Final = 4
 """Shorter run id prefixes match nothing."""
 
+_STEPS: Final = f"select count(*) from journal where run = ? and kind = ? and step not like '{RESERVED}%'"  # noqa: S608
+"""What the context records for itself is no step."""
 _OWNED: Final = "n in (select n from run indexed by run_lease where lease_until is not null and owner = ?)"
 """Leased runs are few; without the hint SQLite walks all runs, newest first."""
 
@@ -46,7 +49,7 @@ def _run(desk: Desk, row: Row) -> Run:
     ).fetchone()
     if last is None:
         return rows.run_from(row, desk.lanes, db, desk.steady)
-    (done,) = db.execute("select count(*) from journal where run = ? and kind = ?", (n, DONE)).fetchone()
+    (done,) = db.execute(_STEPS, (n, DONE)).fetchone()
     return rows.run_from(row, desk.lanes, db, desk.steady, entries=(last[0] & SEQ_MASK) + 1, steps=done, last_step=last[1])
 
 

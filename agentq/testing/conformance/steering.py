@@ -145,6 +145,30 @@ async def a_cancel_reaches_the_whole_subtree(bench: Bench) -> None:
 
 
 @clause
+async def a_parent_that_fails_for_good_takes_its_subtree_with_it(bench: Bench) -> None:
+    root = await bench.begin("root")
+    await bench.commit(
+        root, children=(bench.envelope("kid-wait", parent_id="root"), bench.envelope("kid-run", parent_id="root"))
+    )
+    kids = {claim.run.id: claim for claim in await bench.claim()}
+    await bench.suspend(kids["kid-wait"], signal())
+    await bench.submit("stranger")
+    assert await bench.write(root, settle=Failed(failure=FAILURE)) is Verdict.COMMITTED
+    assert (await bench.run("root")).state is RunState.FAILED
+    assert (await bench.run("kid-wait")).state is RunState.CANCELLED
+    assert (await bench.run("kid-run")).cancelling
+    assert (await bench.run("stranger")).state is RunState.QUEUED
+
+
+@clause
+async def what_the_context_records_for_itself_is_no_step(bench: Bench) -> None:
+    claim = await bench.begin()
+    await bench.commit(claim, entry(0, "ask"), entry(1, "ctx.now"))
+    run = await bench.run("run-a")
+    assert (run.entries, run.steps) == (2, 1)
+
+
+@clause
 async def a_parent_that_is_cancelled_with_its_child_is_not_woken(bench: Bench) -> None:
     parent = await bench.begin()
     await bench.commit(parent, children=(bench.envelope("run-b", parent_id="run-a"),))
