@@ -87,7 +87,8 @@ class WorkerStore(Protocol):
 
         Entries must continue the journal without a gap, and must not repeat an identity (`StoreError` otherwise). A
         ``waited`` entry closes its wait. A run that fails for good takes its subtree with it, as a cancel does. The same
-        write again under the same claim answers `committed` and adds nothing. Many writes may share one transaction; each has its own verdict.
+        write again under the same claim answers `committed` and adds nothing. Many writes may share one
+        transaction; each has its own verdict.
         """
         ...
 

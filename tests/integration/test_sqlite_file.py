@@ -11,7 +11,7 @@ import pytest
 from agentq.errors import InvalidArgument, NotFound, NotOpen, StoreError, StoreIncompatible, StoreUnavailable
 from agentq.message import Fork, Released, RunQuery, RunState, Succeeded, Write
 from agentq.stores import open_store
-from agentq.stores.sqlite import SQLiteStore, census, desk, claims, connection, producer, schema, sweep, writes
+from agentq.stores.sqlite import SQLiteStore, census, claims, connection, desk, producer, schema, sweep, writes
 from agentq.stores.sqlite import store as store_module
 from agentq.stores.sqlite.connection import fault
 from agentq.testing.clock import SimulatedClock
