@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -68,7 +68,8 @@ def _findings(target: str | None, store_url: str | None) -> list[Finding]:
         else:
             tasks = " ".join(sorted(app.tasks)) or "none"
             findings.append(Finding(Level.GOOD, "code", f"{target} is AgentQ({app.name!r}), tasks: {tasks}"))
-    return [*findings, *_store(store_url or found.store.url, found, app)]
+    findings += _store(store_url or found.store.url, found, app)
+    return [replace(one, remedy=one.remedy.replace("module:aq", target)) if target else one for one in findings]
 
 
 def _store(url: str, found: Settings, app: AgentQ | None) -> list[Finding]:

@@ -18,7 +18,7 @@ from agentq.cli import output
 from agentq.cli.expected import answering, example
 from agentq.cli.reading import find_run
 from agentq.cli.shown import RESERVED, branch_of, failure_of, load_view, name_of
-from agentq.cli.text import SYMBOLS, bar, clean, count, duration, one_line, payload, reason, where
+from agentq.cli.text import SYMBOLS, bar, clean, count, duration, moment, one_line, payload, reason, where
 from agentq.cli.timeline import DIM, render
 from agentq.journal import ABANDONED
 from agentq.message import Entry, EntryKind, Failure, Run, RunQuery, RunState, Wait, WaitKind
@@ -37,6 +37,8 @@ _BURST: Final = 20
 """More new steps than so many at once are counted, not listed."""
 _BAR: Final = 20
 _TAIL: Final = 4000
+_LONG_S: Final = 1.0
+"""A sleep that lasts longer than that is announced, not only told of when it is over."""
 _REASON: Final = 400
 """Characters of an error's message; its advice is often at its end."""
 _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -118,6 +120,10 @@ class Progress:
             self._print(Text(f"↻ {text}", style="magenta"))
         return journal[-1].seq if journal else -1
 
+    def say(self, text: str) -> None:
+        """Print a line of the command's own."""
+        self._print(Text(text, style=DIM))
+
     def show(self, moment: Moment) -> None:
         """Print what is new."""
         self._steps(moment.entries)
@@ -152,9 +158,14 @@ class Progress:
 
     def _ask(self, run: Run, wait: Wait) -> None:
         place = (wait.branch, wait.step, wait.occurrence)
-        if wait.kind is not WaitKind.SIGNAL or place in self._asked:
+        if place in self._asked or wait.kind is WaitKind.CHILD:
             return
         self._asked.add(place)
+        if wait.kind is WaitKind.TIMER:
+            left = (wait.due_at or 0.0) - time.time()
+            if left > _LONG_S:
+                self._print(Text(f"◔ {place[1].removeprefix(RESERVED)}  until {moment(wait.due_at)}, {duration(left)} more"))
+            return
         signal = self._code.signal(wait.ref) if self._code is not None else None
         command, *about = answering(run.id, wait, example(signal) if signal is not None else None)
         self._print(Text.assemble(("? ", "yellow"), (clean(wait.ask or f"waits for {wait.ref}"), "bold")))

@@ -85,8 +85,13 @@ async def _run(
             note(f"{handle.id} gets another set of attempts")
         if not quiet:
             note(f"{call.task.name} {handle.id} · {app.store.where}")
-        made = Worker(app, limits, root=handle.id)
-        with stopping(made.drain, made.abort) as asked, Progress(Code(call.task), quiet=quiet) as progress:
+        made, progress = Worker(app, limits, root=handle.id), Progress(Code(call.task), quiet=quiet)
+
+        def drain(reason: str) -> None:
+            progress.say("stopping when the steps that run have ended; once more stops at once")
+            made.drain(reason)
+
+        with stopping(drain, made.abort) as asked, progress:
             after = progress.begin(await _look(app, handle.id), await app.store.journal(handle.id))
             working = asyncio.create_task(made.run())
             try:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from agentq.stores.base import Store
 
 _BAR = 8
+_UNFINISHED = tuple(one for one in RunState if not one.final)
+_MANY = 100_000
 
 
 @click.group(cls=TeachingGroup)
@@ -43,6 +45,7 @@ def runs() -> None:
 @click.option("-q", "--queue", metavar="NAME", help="Only of this queue.")
 @click.option("-t", "--task", metavar="NAME", help="Only of this task.")
 @click.option("--tenant", metavar="NAME", help="Only of this tenant.")
+@click.option("--paused", is_flag=True, help="Only those that were paused and are not over.")
 @click.option("--parent", "parent_id", metavar="RUN", type=RunId(), help="Only the children of this run.")
 @click.option("-n", "--limit", default=30, show_default=True, metavar="N", type=click.IntRange(1, 100_000), help="At most.")
 @store_option
@@ -54,6 +57,7 @@ def list_runs(
     task: str | None,
     tenant: str | None,
     parent_id: str | None,
+    paused: bool,
     limit: int,
     store_url: str | None,
     as_json: bool,
@@ -69,10 +73,12 @@ def list_runs(
 
     async def query(store: Store) -> list[Run]:
         parent = (await find_run(store, parent_id)).id if parent_id else None
+        among = tuple(RunState(one) for one in states) or (_UNFINISHED if paused else ())
         wanted = RunQuery(
-            states=tuple(RunState(one) for one in states), queue=queue, task=task, tenant=tenant, parent_id=parent, limit=limit
+            states=among, queue=queue, task=task, tenant=tenant, parent_id=parent, limit=_MANY if paused else limit
         )
-        return await store.runs(wanted)
+        listed = await store.runs(wanted)
+        return [run for run in listed if run.paused and not run.state.final][:limit] if paused else listed
 
     async def look(store: Store) -> tuple[list[Run], dict[str, str]]:
         listed = await query(store)
@@ -83,7 +89,7 @@ def list_runs(
         output.write_json([output.plain(run) for run in found])
         return
     if not found:
-        click.echo("no runs" + (" match" if any((states, queue, task, tenant, parent_id)) else " yet"))
+        click.echo("no runs" + (" match" if any((states, queue, task, tenant, parent_id, paused)) else " yet"))
         return
     _table(found, waits, full=len(found) == limit)
 

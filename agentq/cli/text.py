@@ -116,6 +116,16 @@ def payload(raw: bytes | None, width: int) -> str:
     return one_line(value if isinstance(value, str) else msgspec.json.format(raw, indent=-1).decode(), width)
 
 
+def pretty(raw: bytes) -> str:
+    """Render a JSON payload on as many lines as it takes; a plain text without its quotes."""
+    try:
+        value = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return f"<{len(raw)} bytes>"
+    text = value if isinstance(value, str) else msgspec.json.format(raw, indent=2).decode()
+    return "\n".join(map(clean, text.splitlines()))
+
+
 def reason(failure: Failure) -> str:
     """Say why something failed: ``ValueError: no such page``; our own wrapping says it all in its message."""
     if failure.type.endswith((".StepFailed", ".ChildFailed", "UnfitSignal")):

@@ -15,7 +15,7 @@ from agentq.cli.expected import answering
 from agentq.cli.output import state, table
 from agentq.cli.reading import told
 from agentq.cli.shown import Row, RunView, branch_of, failure_of, fork_at, name_of
-from agentq.cli.text import SYMBOLS, age, bar, clean, count, duration, moment, money, one_line, payload, reason, where
+from agentq.cli.text import SYMBOLS, age, bar, clean, count, duration, moment, money, one_line, payload, pretty, reason, where
 from agentq.message import EntryKind, Run, RunState, WaitKind
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ DIM: Final = "bright_black"
 _HEAD_ROWS: Final = 8
 _TAIL_ROWS: Final = 32
 """How many steps are shown of a long journal, from its start and from its end."""
+_RESULT_LINES: Final = 40
 _PROGRESS: Final = 24
 _BLINK_S: Final = 0.01
 """What agentq does itself (the clock, what was spent, the end of a wait) is no duration below this."""
@@ -281,9 +282,12 @@ def _children(children: Sequence[Run], now: float) -> RenderableType:
 
 def _end(run: Run, width: int) -> Iterator[RenderableType]:
     if run.state is RunState.SUCCEEDED and run.result is not None:
-        yield Padding(
-            Group(Text("returned", style="green"), Text("  " + payload(run.result, max(40, 6 * width)))), (1, 0, 0, 0)
+        result = pretty(run.result).splitlines()
+        more = (
+            [Text(f"  … {len(result) - _RESULT_LINES:,} more lines (--json)", style=DIM)] if len(result) > _RESULT_LINES else []
         )
+        body = Text("\n".join(result[:_RESULT_LINES]))
+        yield Padding(Group(Text("returned", style="green"), Padding(body, (0, 0, 0, 2)), *more), (1, 0, 0, 0))
     if run.failure is None or run.state is RunState.SUCCEEDED:
         return
     final = run.state is RunState.FAILED

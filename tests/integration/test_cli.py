@@ -284,6 +284,16 @@ def test_run_that_is_stopped_names_the_command_that_goes_on(machine):
         assert "approved true --store mine.db" in output(process)
 
 
+def test_run_says_what_a_first_interrupt_waits_for(machine):
+    process = machine.start("run", "hello:agent", "goal=x", "--key", "k")
+    machine.until_begun(0)
+    process.send_signal(signal.SIGINT)
+    machine.until("it says so", lambda: "once more stops at once" in output(process))
+    machine.go(0)
+    machine.end(process, 130)
+    assert "stopped after 1 step; the same command goes on there" in output(process)
+
+
 def test_an_answer_that_does_not_fit_is_said_and_asked_for_again(machine):
     process = machine.start("run", "hello:review")
     machine.until("it asks", lambda: "Publish?" in output(process))

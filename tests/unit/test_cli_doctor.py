@@ -58,11 +58,15 @@ def test_a_setting_that_cannot_be_read_is_broken(monkeypatch):
     assert "AGENTQ_LEASE" in doctor(code=1)["settings", "broken"]["said"]
 
 
-def test_a_queue_that_nobody_serves_and_failed_runs_are_told(tmp_path):
+def test_a_queue_that_nobody_serves_and_failed_runs_are_told(tmp_path, monkeypatch):
     made = fill(tmp_path / "agentq.db")
     CliRunner().invoke(cli, ["workers", "cordon", "--all", "--store", str(made.path)])
     found = doctor("--store", str(made.path))
     assert "no worker that serves it" in found["queue", "warning"]["said"]
+    (tmp_path / "doctored.py").write_text("from agentq import AgentQ\naq = AgentQ('hello')\n")
+    monkeypatch.chdir(tmp_path)
+    target = doctor("doctored:aq", "--store", str(made.path))
+    assert target["queue", "warning"]["remedy"].startswith("agentq worker doctored:aq --queue")
     assert ("failed runs", "warning") in found
 
 

@@ -87,6 +87,14 @@ def test_a_wait_that_is_over_is_what_the_run_goes_on_from(shown):
     assert line.rstrip() == "↻ 1 step done before, the last one ask: going on there"
 
 
+def test_a_long_sleep_is_announced(shown):
+    wait = Wait(branch="", step="ctx.sleep", occurrence=0, kind=WaitKind.TIMER, due_at=time.time() + 90)
+    soon = Wait(branch="", step="ctx.sleep", occurrence=1, kind=WaitKind.TIMER, due_at=time.time() + 0.5)
+    (line,) = shown(Moment(RUN, [], waits=[wait, soon]), Moment(RUN, [], waits=[wait]))
+    assert line.startswith("◔ sleep  until ")
+    assert line.rstrip().endswith("1 m 30 s more")
+
+
 aq = AgentQ("hello")
 approved = Signal("approved", bool)
 
@@ -170,6 +178,6 @@ def test_show_follow_draws_until_the_end(tmp_path, monkeypatch):
     made = fill(tmp_path / "agentq.db")
     result = CliRunner().invoke(cli, ["runs", "show", made.succeeded, "--follow", "--store", str(made.path)])
     assert result.exit_code == 0
-    assert '{"pages":3}' in result.output
+    assert '"pages": 3' in result.output
     refused = CliRunner().invoke(cli, ["runs", "show", made.succeeded, "--follow", "--json", "--store", str(made.path)])
     assert refused.exit_code == 2

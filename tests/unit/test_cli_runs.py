@@ -134,7 +134,9 @@ def test_show_names_the_question_and_the_command_that_answers_it(agentq):
 
 
 def test_show_ends_with_the_result_or_the_failure_and_its_remedy(agentq):
-    assert '{"pages":3}' in agentq("runs", "show", agentq.store.succeeded).output
+    assert '  {\n    "pages": 3\n  }' in "\n".join(
+        map(str.rstrip, agentq("runs", "show", agentq.store.succeeded).output.splitlines())
+    )
     out = agentq("runs", "show", agentq.store.failed).output
     assert "failed in step publish" in out
     assert 'File "hello.py", line 30' in out
@@ -183,6 +185,7 @@ def test_cancel_of_a_final_run_is_refused(mine):
 
 def test_pause_and_resume(mine):
     mine("runs", "pause", mine.store.queued)
+    assert [run["id"] for run in json.loads(mine("runs", "list", "--paused", "--json").output)] == [mine.store.queued]
     assert one_run(mine.store, mine.store.queued).paused
     mine("runs", "resume", mine.store.queued)
     assert not one_run(mine.store, mine.store.queued).paused
