@@ -24,7 +24,8 @@ _VALUE: Final = "VALUE"
 NO_TYPE: Final = """VALUE is JSON, such as true or '{"ok": true}'; what is not JSON is a text"""
 """Said where nothing is known of an answer."""
 _RESOLVE: Final = "resolve:"
-"""Begins the names of the signals that decide on an interrupted step: retry, skip or fail."""
+"""Begins the names of the signals that decide on an interrupted step."""
+_DECISIONS: Final = "or skip, or fail, in place of retry"
 _DEPTH: Final = 4
 _PLAIN: Final[Mapping[Any, Any]] = {
     bool: True, int: 1, float: 1.5, str: "text", type(None): None, dict: {}, Any: "text",
@@ -42,9 +43,10 @@ def answering(run_id: str, wait: Wait, known: str | None = None) -> list[str]:
 
     ``known`` is an answer that the signal's type allows, where that is at hand.
     """
-    value = known or in_question(wait.ask) or ("retry" if wait.ref.startswith(_RESOLVE) else None)
+    resolving = wait.ref.startswith(_RESOLVE)
+    value = "retry" if resolving else known or in_question(wait.ask)
     command = told(f"runs signal {run_id} {shlex.quote(wait.ref)} {shlex.quote(value or _VALUE)}")
-    return [command] if value else [command, NO_TYPE]
+    return [command, *([_DECISIONS] if resolving else [] if value else [NO_TYPE])]
 
 
 def in_question(ask: str | None) -> str | None:

@@ -88,9 +88,10 @@ class Progress:
     """Lines about a run on stderr: each step as it is recorded, and on a terminal a last line about now."""
 
     def __init__(self, code: Code | None = None, *, quiet: bool = False) -> None:
-        """``code`` knows how often steps are tried and what answers look like; ``quiet`` prints nothing at all."""
+        """``code`` knows how often steps are tried and what answers look like; ``quiet`` prints questions alone."""
         self._code = code
-        self._console = Console(stderr=True, highlight=False, emoji=False, markup=False, quiet=quiet)
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, emoji=False, markup=False)
         self._stack = ExitStack()
         self._live: Live | None = None
         self._attempt = 1
@@ -100,7 +101,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         """Begin; a live line only where somebody looks."""
-        if self._console.is_terminal and not self._console.quiet:
+        if self._console.is_terminal and not self._quiet:
             self._live = self._stack.enter_context(Live(console=self._console, auto_refresh=False, transient=True))
         return self
 
@@ -168,10 +169,10 @@ class Progress:
             return
         signal = self._code.signal(wait.ref) if self._code is not None else None
         command, *about = answering(run.id, wait, example(signal) if signal is not None else None)
-        self._print(Text.assemble(("? ", "yellow"), (clean(wait.ask or f"waits for {wait.ref}"), "bold")))
-        self._print(Text(f"  {command}", style="cyan"), whole=True)
+        self._print(Text.assemble(("? ", "yellow"), (clean(wait.ask or f"waits for {wait.ref}"), "bold")), quietly=True)
+        self._print(Text(f"  {command}", style="cyan"), whole=True, quietly=True)
         for line in about:
-            self._print(Text(f"  {line}", style=DIM))
+            self._print(Text(f"  {line}", style=DIM), quietly=True)
 
     def _now(self, moment: Moment) -> Text:
         run = moment.run
@@ -189,8 +190,10 @@ class Progress:
             text.append("\n  " + clean(self._streamed.replace("\n", " ")).strip()[-room:], style=DIM)
         return text
 
-    def _print(self, text: Text, *, whole: bool = False) -> None:
-        """Print a line, cut to the terminal; ``whole`` lets it wrap, so that it can be copied."""
+    def _print(self, text: Text, *, whole: bool = False, quietly: bool = False) -> None:
+        """Print a line, cut to the terminal; ``whole`` lets it wrap, so that it can be copied; ``quietly``: in any case."""
+        if self._quiet and not quietly:
+            return
         if whole or not self._console.is_terminal:
             self._console.print(text, soft_wrap=True)
         else:

@@ -35,7 +35,7 @@ def queues(*, store_url: str | None, as_json: bool) -> None:
     if as_json:
         output.write_json([{**_fields(stats), "slots": _slots(stats, census.workers)} for stats in census.queues])
     elif not census.queues:
-        click.echo("no queues yet: nothing was enqueued and no worker serves one")
+        click.echo("nothing is queued, running or waiting, and no worker serves a queue")
     else:
         output.console().print(queue_table(census.queues, census.workers))
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     help="Runs at a time, those that it calls too. Default 8.",
 )
 @click.option("--retry", "again", is_flag=True, help="If the run of this key has failed, give it another set of attempts.")
-@click.option("--quiet", is_flag=True, help="No progress on stderr.")
+@click.option("--quiet", is_flag=True, help="No progress on stderr; questions alone.")
 @store_option
 @json_option
 def run(
@@ -55,7 +55,7 @@ def run(
     as_json: bool,
     **options: Any,
 ) -> None:
-    r"""Enqueue MODULE:TASK and work on it here, children included; print its result on stdout, progress on stderr.
+    r"""Enqueue MODULE:TASK and work on it and the runs that it calls; print its result on stdout, progress on stderr.
 
     With --key it can be started again: after a crash or a kill it goes on at once where the journal ends, and when it
     is done its result is printed again. Ctrl-C hands it back cleanly, twice stops at once; nothing recorded is lost.

@@ -19,6 +19,7 @@ from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.text import count
 from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
+from agentq.message import RunQuery, RunState
 from agentq.settings import seconds, share
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ async def serve(
                 _watch_parent(made)
             else:
                 _greet(app, limits, port)
+                await _strangers(app, limits)
             gc.freeze()  # what is loaded now stays: no collection needs to look at it again
             report = await made.run()
             if report.recycled:
@@ -138,6 +140,15 @@ def _greet(app: AgentQ, limits: WorkerSettings, port: int | None) -> None:
     queues = ", ".join(f"{name}={weight}" if weight > 1 else name for name, weight in limits.queues) or ", ".join(app.queues)
     note(f"{app.name}: {count(len(app.tasks), 'task')}, {count(limits.concurrency, 'slot')}, queues {queues}")
     note(f"store {app.store.where}" + (f" · health on port {port}" if port else "") + " · Ctrl-C drains, twice stops at once")
+
+
+async def _strangers(app: AgentQ, limits: WorkerSettings) -> None:
+    """Warn about queued runs of tasks that this code does not have."""
+    queues = {name for name, _ in limits.queues} or set(app.queues)
+    queued = await app.store.runs(RunQuery(states=(RunState.QUEUED,), limit=1000))
+    strange = [run.task for run in queued if run.app == app.name and run.queue in queues and run.task not in app.tasks]
+    for task in sorted(set(strange)):
+        warn(f"{count(strange.count(task), 'queued run')} of task {task}, which this code does not have: left alone")
 
 
 def _words(base: WorkerSettings, limits: WorkerSettings, log_level: str | None, log_format: str | None) -> list[str]:

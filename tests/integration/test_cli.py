@@ -318,6 +318,17 @@ def test_a_worker_for_queues_that_no_task_uses_is_warned(machine):
     machine.end(worker, 0)
 
 
+def test_a_worker_that_lacks_a_task_says_what_it_leaves_alone(machine):
+    machine.call("enqueue", "hello:review")
+    source = machine.folder / "hello.py"
+    source.write_text(source.read_text().replace("async def review(", "async def another("))
+    worker = machine.start("worker", "hello:aq")
+    machine.until("it is ready", lambda: "worker.ready" in event_names(worker))
+    assert "1 queued run of task review, which this code does not have" in output(worker)
+    worker.terminate()
+    machine.end(worker, 0)
+
+
 def test_enqueue_waits_and_tells_keys_apart(machine):
     machine.go(0, 1, 2)
     worker = machine.start("worker", "hello:aq", "--log", "json")

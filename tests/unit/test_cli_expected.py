@@ -86,5 +86,8 @@ def test_a_question_may_say_what_it_expects(ask, json):
 def test_the_command_can_be_copied_into_a_shell():
     assert answering("r1", wait('{"it\'s": "; rm -rf"}')) == ["""agentq runs signal r1 approved '{"it'"'"'s": "; rm -rf"}'"""]
     assert answering("r1", wait(ref="a b"), "true") == ["agentq runs signal r1 'a b' true"]
-    assert answering("r1", wait(ref="resolve:pay")) == ["agentq runs signal r1 resolve:pay retry"]
+    assert answering("r1", wait(ref="resolve:pay")) == [
+        "agentq runs signal r1 resolve:pay retry",
+        "or skip, or fail, in place of retry",
+    ]
     assert answering("r1", wait("Publish?")) == ["agentq runs signal r1 approved VALUE", NO_TYPE]

@@ -35,8 +35,8 @@ def entry(seq, step, *, kind=EntryKind.DONE, value="ok", **more):
 def shown(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
-    def lines(*told, journal=(), run=RUN, code=None):
-        with Progress(code) as progress:
+    def lines(*told, journal=(), run=RUN, code=None, quiet=False):
+        with Progress(code, quiet=quiet) as progress:
             progress.begin(run, list(journal))
             for moment in told:
                 progress.show(moment)
@@ -85,6 +85,12 @@ def test_a_wait_that_is_over_is_what_the_run_goes_on_from(shown):
     assert line.rstrip() == "↻ 1 step and 1 wait done before, the last one wait_for:approved: going on there"
     (line,) = shown(journal=[entry(0, "ask"), entry(1, "ctx.sleep", kind=EntryKind.WAITED, value={"abandoned": True})])
     assert line.rstrip() == "↻ 1 step done before, the last one ask: going on there"
+
+
+def test_quiet_still_asks(shown):
+    wait = Wait(branch="", step="ctx.wait_for", occurrence=0, kind=WaitKind.SIGNAL, ref="approved", ask="Publish?")
+    lines = shown(Moment(RUN, [entry(0, "ask")], waits=[wait]), quiet=True)
+    assert [line.strip() for line in lines] == ["? Publish?", f"agentq runs signal {RUN.id} approved VALUE", NO_TYPE]
 
 
 def test_a_long_sleep_is_announced(shown):
