@@ -71,7 +71,15 @@ def _simple(name: str, build: Callable[[str], Command], text: str, example: str)
 
 @click.command(cls=Teaching, short_help="Start a new run with the first steps of an old one.")
 @click.argument("run", type=RunId(), metavar="RUN")
-@click.option("--from", "--at", "place", required=True, metavar="STEP|N", help="Where the new run begins to work.")
+@click.option(
+    "--from",
+    "--at",
+    "--keep",
+    "place",
+    required=True,
+    metavar="STEP|N",
+    help="The first that is done again; what is before is kept.",
+)
 @store_option
 @json_option
 def fork(*, run: str, place: str, store_url: str | None, as_json: bool) -> None:

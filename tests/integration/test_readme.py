@@ -1,6 +1,7 @@
 """What the README shows is true: its commands are the ones that are checked, its program runs and survives a kill."""
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from agentq import testing
 from agentq.testing.wait import wait_until_sync
 from tests.helpers.llm import endpoint
 
@@ -84,6 +86,34 @@ async def test_the_tests_pass_that_the_readme_shows(name: str, monkeypatch: pyte
     exec(next(block for block in blocks("python") if name in block), shown)  # noqa: S102 - it is our README
     try:
         await shown[name]()
+    finally:
+        del sys.modules["hello"]
+
+
+def the_letter(namespace: dict[str, Any]) -> dict[str, Any]:
+    """Run the README's second program on top of its first."""
+    block = next(block for block in blocks("python") if "Signal(" in block)
+    exec(block, namespace)  # noqa: S102 - it is our README
+    return namespace
+
+
+@pytest.mark.parametrize(("ok", "sent"), [(True, ["Dear bees"]), (False, [])])
+async def test_the_letter_is_sent_when_a_person_says_so(monkeypatch: pytest.MonkeyPatch, ok: bool, sent: list[str]):  # noqa: FBT001
+    monkeypatch.syspath_prepend(ROOT / "examples" / "hello")
+    monkeypatch.delitem(sys.modules, "hello", raising=False)
+    hello = importlib.import_module("hello")
+    try:
+        shown = the_letter(vars(hello))
+        done: list[str] = []
+        by = await testing.run(
+            shown["letter"].bind("bees"),
+            steps={shown["ask"]: lambda prompt: "Dear bees", shown["send"]: done.append},
+            signals={shown["approved"]: shown["Verdict"](ok=ok, by="ann")},
+        )
+        assert (by, done) == ("ann", sent)
+        answer = re.search(r"`agentq runs signal RUN approved '(.*?)'`", README)
+        assert answer is not None
+        assert shown["approved"].decode(answer[1].encode()) == shown["Verdict"](ok=True, by="ann")
     finally:
         del sys.modules["hello"]
 
