@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
+import inspect
 import os
 import re
 import threading
@@ -135,6 +137,7 @@ class AgentQ:
             DeclarationError: it can never work as declared.
 
         """
+        _known("@aq.step", options, step_module.step)
         return step_module.step(**options) if fn is None else step_module.step(fn)
 
     @overload
@@ -172,6 +175,7 @@ class AgentQ:
             DeclarationError: it can never work as declared; says what to write.
 
         """
+        _known("@aq.task", options, self._register)
         if fn is None:
             return lambda function: self._register(function, **options)
         return self._register(fn)
@@ -349,6 +353,15 @@ class AgentQ:
                 yield self
         finally:
             self._given_store = before
+
+
+def _known(where: str, options: dict[str, Any], declare: Callable[..., Any]) -> None:
+    names = [name for name, each in inspect.signature(declare).parameters.items() if each.kind is each.KEYWORD_ONLY]
+    for name, value in options.items():
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}=…?" if near else ""
+            raise DeclarationError(f"{where}: there is no option {name}={value!r}{hint} Options: {', '.join(names)}")
 
 
 _apps: weakref.WeakSet[AgentQ] = weakref.WeakSet()

@@ -14,7 +14,7 @@ import msgspec
 
 from agentq.budget import from_nanos
 from agentq.codec import Codec
-from agentq.errors import NotFound, ResultTimeout, RunCancelled, RunFailed
+from agentq.errors import AgentQError, NotFound, ResultTimeout, RunCancelled, RunFailed
 from agentq.message import (
     Cancel,
     Chunk,
@@ -31,6 +31,7 @@ from agentq.message import (
     Send,
     Wait,
 )
+from agentq.scope import current_scope
 from agentq.signal import Signal
 
 if TYPE_CHECKING:
@@ -137,9 +138,16 @@ class RunHandle(Generic[R]):
             RunCancelled: it was cancelled.
             ResultTimeout: it is not over yet (it goes on).
             NotFound: no such run.
+            AgentQError: called by a task's own code, where ``ctx.call`` is the way.
             CodecError: what it returned is not of the type that this task declares.
 
         """
+        scope = current_scope()
+        if scope is not None and scope.frame is None:
+            raise AgentQError(
+                "result() waits for another run from inside a run: it would hold the slot that the other may need, and is not "
+                "recorded. Use `await ctx.call(task, …)` or ctx.call_many; for a run of another app, wait inside a step."
+            )
         run = await self._until_final(timeout)
         if run.state is RunState.SUCCEEDED:
             return self._codec.decode(run.result or b"null")

@@ -65,6 +65,8 @@ class History:
     """Step name of a transcript to its entries in journal order."""
     unread: dict[str, int] = field(default_factory=dict)
     """Branch to the number of recorded answers that its code has not come to yet."""
+    left_at: set[str] = field(default_factory=set)
+    """Branches with an open wait, that their code has not come to again yet."""
     behind: set[int] = field(default_factory=set)
     """Entries that a restored snapshot made superfluous."""
     steps: int = 0
@@ -86,12 +88,8 @@ class History:
                 raise ValueError(f"journal gap: expected entry {history.next_seq}, found {entry.seq}")
             history.append(entry)
         for branch, _, _ in history.answers:
-            history.expect(branch)
+            history.unread[branch] = history.unread.get(branch, 0) + 1
         return history
-
-    def expect(self, branch: str) -> None:
-        """Count one more thing that code in ``branch`` did before and will come to again: an answer, or an open wait."""
-        self.unread[branch] = self.unread.get(branch, 0) + 1
 
     def append(self, entry: Entry) -> None:
         """Take in one more entry."""
@@ -135,14 +133,18 @@ class History:
                 self._supersede(inner.identity, inner.attempt)
         self.forgiven[place] = attempt
 
+    def passed_over(self, place: Identity) -> int:
+        """How many answers of its branch code leaves out that calls ``place``, where nothing was recorded, now."""
+        return 0 if place in self.answers or place in self.tries else self.unread.get(place[0], 0)
+
     def read(self, place: Identity) -> Entry | None:
         """Answer a call from the journal, if it was answered before."""
         entry = self.answers.get(place)
-        if self.unread:
-            if entry is not None:
-                self._came_to(place[0])
-            else:  # the code has left what was recorded, here and in the branches that it would have started later
-                self.unread = {name: count for name, count in self.unread.items() if not _below(name, place[0])}
+        if entry is not None:
+            self._came_to(place[0])
+        elif self.unread or self.left_at:  # the code is where it was left, or has left what was recorded
+            self.unread = {name: count for name, count in self.unread.items() if not _below(name, place[0])}
+            self.left_at = {name for name in self.left_at if not _below(name, place[0])}
         return entry
 
     def _came_to(self, branch: str) -> None:
@@ -158,7 +160,7 @@ class History:
 
     def replaying(self, branch: str) -> bool:
         """Whether code in ``branch`` is still going over what it did before; what lies in its own branches comes later."""
-        return any(_below(name, branch) for name in self.unread)
+        return any(_below(name, branch) for name in (*self.unread, *self.left_at))
 
     def next_try(self, place: Identity) -> tuple[int, int]:
         """(number of the next try, how many tries count against the policy so far)."""
@@ -222,6 +224,21 @@ def superseding(failed: Iterable[Entry], next_seq: int, *, epoch: int, now: floa
             ended_at=now,
         )
         for n, entry in enumerate(failed)
+    )
+
+
+def insertion_message(place: Identity, left_out: int, *, version_then: str | None, version_now: str | None) -> str:
+    """Tell a person that a resuming run calls what it did not call before."""
+    versions = (
+        f" The run began with version {version_then!r} of the task, this worker has {version_now!r}."
+        if version_then != version_now
+        else ""
+    )
+    return (
+        f"step {place[1]!r} (call {place[2] + 1}) is called where the run recorded something else: {left_out} recorded "
+        f"{'entry' if left_out == 1 else 'entries'} of this branch would be passed over. The code or its inputs changed while "
+        f"the run was under way.{versions} Either bring the old behaviour back and `agentq runs retry RUN`, or start over with "
+        "`agentq runs fork RUN --keep N`, or declare the task with on_mismatch='ignore' or 'rerun' (go on with the new code)."
     )
 
 

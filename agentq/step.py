@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
 from agentq.codec import Arguments, Codec, codec_for, result_codec
 from agentq.errors import CodecError, DeclarationError
 from agentq.journal import RESERVED, Mismatch, OnInterrupt
+from agentq.options import is_duration
 from agentq.retry import Retry
 from agentq.scope import current_scope
 
@@ -100,8 +101,8 @@ _NO_ARGUMENTS = Arguments(_nothing)
 
 
 def _spec(function: Callable[..., Any], name: str | None, ignore: tuple[str, ...], **options: Any) -> StepSpec:
-    if not callable(function) or isinstance(function, type):
-        raise DeclarationError(f"@aq.step: {function!r} is not a function")
+    if not callable(function) or isinstance(function, type) or not hasattr(function, "__qualname__"):
+        raise DeclarationError(f"@aq.step: {function!r} is not a function; a task is no step, and a partial has no name")
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise DeclarationError(
             f"@aq.step {function.__qualname__}: a generator has no single result to record; return a list, "
@@ -136,6 +137,12 @@ def _build(
     on_interrupt: str = "fail",
     on_mismatch: str | None = None,
 ) -> StepSpec:
+    if not isinstance(retry, Retry):
+        raise DeclarationError(f"step {name!r}: retry={retry!r} must be a Retry, such as Retry(max_attempts=3)")
+    if timeout is not None and not is_duration(timeout):
+        raise DeclarationError(f"step {name!r}: timeout={timeout!r} must be a timedelta longer than zero")
+    if on_interrupt != "fail" and effect != "at_most_once":
+        raise DeclarationError(f"step {name!r}: on_interrupt={on_interrupt!r} says something only with effect='at_most_once'")
     if effect not in {"at_least_once", "at_most_once"}:
         raise DeclarationError(f"step {name!r}: effect={effect!r} must be 'at_least_once' or 'at_most_once'")
     if not name or any(char in name for char in "/~#") or name.startswith(RESERVED):

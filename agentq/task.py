@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, Never, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, Literal, Never, ParamSpec, TypeVar
 
 from agentq.budget import Budget
 from agentq.codec import Arguments, Codec, result_codec
 from agentq.codec.annotations import resolve
 from agentq.context import Context, SyncContext
-from agentq.errors import DeclarationError, InvalidArgument
+from agentq.errors import DeclarationError
 from agentq.handle import RunHandle
 from agentq.journal import Mismatch
+from agentq.options import CallOptions, changed, is_duration
 from agentq.retry import Retry
+from agentq.step import spec_of
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -39,22 +41,6 @@ class TaskSpec:
     version: str | None = None
     on_mismatch: Mismatch = Mismatch.ERROR
     isolate: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOptions:
-    """How one submission differs from the others; see `Task.options`."""
-
-    key: str | None = None
-    tenant: str | None = None
-    due_at: float | None = None
-    delay_s: float | None = None
-    priority: int = 0
-    deadline: float | None = None
-    deadline_s: float | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    max_attempts: int | None = None
-    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,29 +146,10 @@ class Task(Generic[P, R]):
             InvalidArgument: naming the field.
 
         """
-        if delay is not None and at is not None:
-            raise InvalidArgument("at", at, "give either delay or at, not both")
-        if key is not None and not key:
-            raise InvalidArgument("key", key, "an idempotency key is a non-empty string")
-        if max_attempts is not None and max_attempts < 1:
-            raise InvalidArgument("max_attempts", max_attempts, "give 1 or more (1 is no retry)")
-        if delay is not None and delay < timedelta(0):
-            raise InvalidArgument("delay", delay, "give a duration of zero or more")
-        before = self._call
-        ends = deadline
-        call = replace(
-            before,
-            key=before.key if key is None else key,
-            tenant=before.tenant if tenant is None else tenant,
-            delay_s=before.delay_s if delay is None else delay.total_seconds(),
-            due_at=before.due_at if at is None else _moment("at", at),
-            priority=before.priority if priority is None else priority,
-            deadline=_moment("deadline", ends) if isinstance(ends, datetime) else before.deadline,
-            deadline_s=ends.total_seconds() if isinstance(ends, timedelta) else before.deadline_s,
-            tags={**before.tags, **(tags or {})},
-            max_attempts=before.max_attempts if max_attempts is None else max_attempts,
-            timeout_s=before.timeout_s if timeout is None else timeout.total_seconds(),
-        )
+        call = changed(
+            self._call, key=key, tenant=tenant, delay=delay, at=at, priority=priority, deadline=deadline, tags=tags,
+            max_attempts=max_attempts, timeout=timeout,
+        )  # fmt: skip
         other: Task[P, R] = Task(self.app, self.fn, self.spec, call=call)
         other.arguments, other.codec = self.arguments, self.codec
         return other
@@ -209,6 +176,8 @@ def declare(
     """Check a function and make it a task; see `AgentQ.task`."""
     if not inspect.isfunction(fn):
         raise DeclarationError(f"@aq.task: {fn!r} is not a function")
+    if spec_of(fn) is not None:
+        raise DeclarationError(f"@aq.task {fn.__name__}: it is a step already; a task calls steps, it is none itself")
     if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
         raise DeclarationError(f"@aq.task {fn.__name__}: a generator has no single result; return it, and stream with ctx.emit")
     is_async = inspect.iscoroutinefunction(fn)
@@ -216,8 +185,15 @@ def declare(
     if not queue or any(char in queue for char in "=, \n"):
         raise DeclarationError(f"@aq.task {fn.__name__}: queue={queue!r} must be a name without '=', ',' or blanks")
     for field_name, span in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
-        if span is not None and span <= timedelta(0):
-            raise DeclarationError(f"@aq.task {fn.__name__}: {field_name}={span!r} must be longer than zero")
+        if span is not None and not is_duration(span):
+            raise DeclarationError(f"@aq.task {fn.__name__}: {field_name}={span!r} must be a timedelta longer than zero")
+    for field_name, given, kind, words in (
+        ("retry", retry, Retry, "a Retry, such as Retry(max_attempts=5)"),
+        ("budget", budget, Budget, "a Budget, such as Budget(steps=200)"),
+        ("version", version, str, "a string"),
+    ):
+        if given is not None and not isinstance(given, kind):
+            raise DeclarationError(f"@aq.task {fn.__name__}: {field_name}={given!r} must be {words}")
     try:
         mismatch = Mismatch(on_mismatch)
     except ValueError:
@@ -256,13 +232,3 @@ def _check_context(fn: Callable[..., Any], *, is_async: bool) -> None:
         raise DeclarationError(
             f"@aq.task {fn.__name__}: the first parameter is the context: write `{first.name}: {right}` first"
         )
-
-
-def _moment(field_name: str, moment: datetime) -> float:
-    if moment.tzinfo is None:
-        raise InvalidArgument(field_name, moment, f"give it a time zone, such as {moment.replace(tzinfo=UTC)!r}")
-    return moment.timestamp()
-
-
-AsyncTaskFunction = Callable[Concatenate[Context, P], Any]
-BoundSequence = Sequence[Bound[R_co]]

@@ -15,7 +15,7 @@ import msgspec
 from agentq.budget import Usage, exceeded
 from agentq.errors import BudgetExceeded, ChildFailed, CodecError, JournalMismatch, StepFailed, StepTimeout
 from agentq.failure import failure_from, leaves
-from agentq.journal import Identity, Mismatch, OnInterrupt, mismatch_message, superseding
+from agentq.journal import Identity, Mismatch, OnInterrupt, insertion_message, mismatch_message, superseding
 from agentq.message import Entry, EntryKind, Failure
 from agentq.retry import decide
 from agentq.scope import Frame, Scope, enter_scope, leave_scope
@@ -68,10 +68,20 @@ class Steps:
             await run.park(scope)
         sign = spec.arguments.digest(args[1:] if spec.is_method else args, kwargs)
         place = scope.place(spec.name, sign, foreign=foreign)
+        self._check_order(place, spec)
         entry = run.history.read(place)
         if entry is not None and self._fits(entry, sign, spec):
             return await self._replay(entry, spec)
         return await self._live(scope, spec, place, sign, args, kwargs, invoke)
+
+    def _check_order(self, place: Identity, spec: StepSpec) -> None:
+        """A new step in front of recorded ones: what those answered may have been something else."""
+        run = self._run
+        left_out = run.history.passed_over(place)
+        if left_out and (spec.on_mismatch or run.task.spec.on_mismatch) is Mismatch.ERROR:
+            emit("journal.mismatch", run_id=run.row.id, step=place[1], branch=place[0], policy=str(Mismatch.ERROR))
+            then, now = run.row.version, run.task.spec.version
+            raise JournalMismatch(insertion_message(place, left_out, version_then=then, version_now=now))
 
     def _fits(self, entry: Entry, sign: str, spec: StepSpec) -> bool:
         if entry.args_hash == sign:

@@ -55,8 +55,7 @@ class Waits:
         self._run = run
         self._linger_s = linger_s
         self._recorded = {(wait.branch, wait.step, wait.occurrence): wait for wait in run.claim.waits}
-        for branch, _, _ in self._recorded:
-            run.history.expect(branch)
+        run.history.left_at.update(branch for branch, _, _ in self._recorded)
         self._pending: dict[Identity, _Pending] = {}
         self.joining: set[asyncio.Task[Any]] = set()
         """Tasks that wait for branches."""

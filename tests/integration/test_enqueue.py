@@ -301,3 +301,21 @@ async def test_a_broker_that_nothing_would_read_is_refused(monkeypatch: pytest.M
         async with AgentQ("t", store="memory:"):
             pass
     assert "secret" not in str(refused.value)
+
+
+async def test_waiting_for_another_run_inside_a_run_is_refused_and_says_what_to_write():
+    aq = AgentQ("t")
+
+    @aq.task
+    async def other(ctx: Context) -> int:
+        return 1
+
+    @aq.task(retry=Retry(max_attempts=1))
+    async def task(ctx: Context) -> int:
+        handle = await other.enqueue()
+        return await handle.result()
+
+    async with lab(aq) as bench:
+        run = await bench.finish(task.bind())
+        assert run.failure is not None
+        assert "ctx.call" in run.failure.message

@@ -246,7 +246,7 @@ async def test_a_run_whose_code_left_its_journal_speaks_again() -> None:
             dead.append(1)
             await bench.die_here()
 
-    @aq.task
+    @aq.task(on_mismatch="ignore")
     async def task(ctx: Context) -> None:
         if not dead:
             await one("a")

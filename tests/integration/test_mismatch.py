@@ -168,3 +168,36 @@ async def test_a_steps_own_policy_overrides_the_tasks(policy: Any) -> None:
     async with lab(aq) as bench:
         run = await bench.finish(task.bind())
         assert run.state is (RunState.FAILED if policy == "error" else RunState.SUCCEEDED)
+
+
+async def test_another_step_in_the_place_of_a_recorded_one_is_a_mismatch() -> None:
+    aq, calls = AgentQ("t"), Calls()
+    first = [True]
+
+    @aq.step
+    async def one(n: int) -> int:
+        calls.append("one")
+        return n
+
+    @aq.step
+    async def two(n: int) -> int:
+        calls.append("two")
+        return n
+
+    @aq.task(retry=Retry(max_attempts=1))
+    async def task(ctx: Context) -> int:
+        got = await (one(1) if first[0] else two(1))
+        await ctx.sleep(60)
+        return got
+
+    async with lab(aq) as bench:
+        run_id = await bench.submit(task.bind())
+        await bench.once()
+        first[0] = False
+        await bench.settle()
+        run = await bench.run(run_id)
+        assert run.failure is not None
+        assert run.failure.type == "agentq.errors.JournalMismatch"
+        assert "'two'" in run.failure.message
+        assert "1 recorded entry" in run.failure.message or "2 recorded entries" in run.failure.message
+        assert calls == ["one"]
