@@ -37,7 +37,7 @@ def parse_arguments(task: Task[..., Any], words: Sequence[str]) -> dict[str, Any
     else:
         values = _words(task, parameters, words)
     unknown = [name for name in values if name not in parameters]
-    if unknown and not any(hint is inspect.Parameter.VAR_KEYWORD for hint in parameters.values()):
+    if unknown and _any_name(task) is None:
         guess = did_you_mean(unknown[0], parameters)
         raise Problem(f"{task.name} has no parameter {unknown[0]!r}", hint=f"{guess}\n{usage(task)}".strip(), code=2)
     if missing := [name for name in _required(task) if name not in values]:
@@ -48,10 +48,23 @@ def parse_arguments(task: Task[..., Any], words: Sequence[str]) -> dict[str, Any
         raise Problem(str(error), hint=usage(task), code=2) from error
 
 
+def called_with(task: Task[..., Any], arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return positional and named arguments of a call with ``arguments``: those of ``*many`` can only be given by position."""
+    _, *rest = inspect.signature(task.fn).parameters.values()
+    many = next((one.name for one in rest if one.kind is inspect.Parameter.VAR_POSITIONAL), None)
+    if many is None or not arguments.get(many):
+        return (), {name: value for name, value in arguments.items() if name != many}
+    before = rest[: [one.name for one in rest].index(many)]
+    first = tuple(arguments.get(one.name, one.default) for one in before)
+    named = {many, *(one.name for one in before)}
+    return (*first, *arguments[many]), {name: value for name, value in arguments.items() if name not in named}
+
+
 def usage(task: Task[..., Any]) -> str:
     """Return how the task is called: ``report topic=<str> [limit=<int>] [mode=<fast|slow>]``."""
     required = _required(task)
     words = [f"{name}=<{_named(hint)}>" for name, hint in _parameters(task).items()]
+    words += [f"NAME=<{_named(more)}>"] if (more := _any_name(task)) is not None else []
     return " ".join([task.name, *(word if word.partition("=")[0] in required else f"[{word}]" for word in words)])
 
 
@@ -74,10 +87,25 @@ def _required(task: Task[..., Any]) -> list[str]:
 
 
 def _parameters(task: Task[..., Any]) -> Mapping[str, Any]:
+    """Names and types of what is given by name; ``*many`` is given as a list of that name."""
     hints = get_type_hints(task.fn, include_extras=True)
-    first, *rest = inspect.signature(task.fn).parameters.values()
-    del first  # the context
-    return {parameter.name: hints.get(parameter.name, Any) for parameter in rest}
+    _, *rest = inspect.signature(task.fn).parameters.values()  # the first is the context
+    found: dict[str, Any] = {}
+    for one in rest:
+        hint = hints.get(one.name, Any)
+        if one.kind is inspect.Parameter.VAR_POSITIONAL:
+            found[one.name] = list.__class_getitem__(hint)
+        elif one.kind is not inspect.Parameter.VAR_KEYWORD:
+            found[one.name] = hint
+    return found
+
+
+def _any_name(task: Task[..., Any]) -> Any:
+    """Type of the arguments of any other name, ``**more``; None where there are none."""
+    *_, last = inspect.signature(task.fn).parameters.values()
+    if last.kind is not inspect.Parameter.VAR_KEYWORD:
+        return None
+    return get_type_hints(task.fn, include_extras=True).get(last.name, Any)
 
 
 def _object(raw: bytes) -> dict[str, Any]:
@@ -89,12 +117,13 @@ def _object(raw: bytes) -> dict[str, Any]:
 
 def _words(task: Task[..., Any], parameters: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
+    more = _any_name(task) or Any
     for word in words:
         name, equals, text = word.partition("=")
         name = name.strip()
         if not equals:
             raise Problem(f"{word!r} is no argument: write name=value", hint=usage(task), code=2)
-        hint = _bare(parameters.get(name, Any))
+        hint = _bare(parameters.get(name, more))
         if name in values:
             if not isinstance(values[name], list) or not _is_list(hint):
                 raise Problem(f"{name} is given twice", hint=usage(task), code=2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentq.cli import output
-from agentq.cli.arguments import parse_arguments
+from agentq.cli.arguments import called_with, parse_arguments
 from agentq.cli.problem import EX_FAILED, Problem, note
 from agentq.cli.reading import json_option, store_option, told
 from agentq.cli.target import app_of, load_task
@@ -43,8 +43,8 @@ def call_options(command: F) -> F:
 
 def bound(task: Task[..., Any], words: tuple[str, ...], options: dict[str, Any]) -> Any:
     """Return the call of ``task`` that the command line describes."""
-    arguments = parse_arguments(task, words)
-    return with_options(task, options).bind(**arguments)
+    args, kwargs = called_with(task, parse_arguments(task, words))
+    return with_options(task, options).bind(*args, **kwargs)
 
 
 def with_options(task: Task[..., Any], options: dict[str, Any]) -> Task[..., Any]:

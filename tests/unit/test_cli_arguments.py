@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 
-from agentq.cli.arguments import convert, parse_arguments, usage
+from agentq.cli.arguments import called_with, convert, parse_arguments, usage
 from agentq.cli.problem import Problem
 from agentq.codec import Arguments
 
@@ -134,3 +134,18 @@ def test_usage_shows_names_and_types():
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("no", False), ("1", True), ("perhaps", "perhaps")])
 def test_booleans_have_many_names(text, value):
     assert convert(bool, text) == value
+
+
+async def open_ended(ctx: Any, first: str = "f", *many: int, **more: bool) -> None: ...
+
+
+def test_many_arguments_and_any_names():
+    task = SimpleNamespace(name="open_ended", fn=open_ended, arguments=Arguments(open_ended, skip=1))
+    assert parse_arguments(task, ["first=1", "many=1", "many=2", "other=yes"]) == {"first": "1", "many": [1, 2], "other": True}
+    assert parse_arguments(task, ["first=1", "many=[1, 2]"])["many"] == [1, 2]
+    assert parse_arguments(task, ['{"first": "1", "many": [3], "z": false}']) == {"first": "1", "many": [3], "z": False}
+    assert usage(task) == "open_ended [first=<str>] [many=<list[int]>] [NAME=<bool>]"
+    assert called_with(task, {"first": "1", "many": [1, 2], "z": True}) == (("1", 1, 2), {"z": True})
+    assert called_with(task, {"many": [1]}) == (("f", 1), {})
+    assert called_with(task, {"first": "1", "many": []}) == ((), {"first": "1"})
+    assert called_with(TASK, {"topic": "x"}) == ((), {"topic": "x"})
