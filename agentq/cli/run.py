@@ -151,7 +151,7 @@ async def _finish(handle: Any, last: Run, *, as_json: bool) -> int:
         f"{told(f'runs retry {last.id}')}   another set of attempts, for a worker{here}"
     )
     if start := fork_at(last.failure):
-        hint += f"\n{told(f'runs fork {last.id} --at {start}')}   a new run from before it, for a worker"
+        hint += f"\n{told(f'runs fork {last.id} --keep {start}')}   a new run from before it, for a worker"
     if place := where(last.failure):
         hint = f"{place}\n{hint}"
     step = f" in step {last.failure.step}" if last.failure.step else ""

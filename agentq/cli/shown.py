@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 RESERVED = "ctx."
 """Names of entries that agentq makes itself begin so: waits, transcripts, snapshots."""
 _MAX_CHILDREN = 200
-_FORK = re.compile(r"runs fork --at (\d+)")
+_FORK = re.compile(r"runs fork RUN --keep (\d+)")
 
 
 @dataclass(slots=True)
@@ -131,7 +131,7 @@ def rows_of(journal: Iterable[Entry]) -> tuple[Row, ...]:
 
 
 def fork_at(failure: Failure) -> str | None:
-    """Return the entry to fork at that an error names: code that no longer fits a journal does. It leaves the run out."""
+    """Return the entry to fork at that an error names: code that no longer fits a journal does. It says RUN for the run."""
     found = _FORK.search(failure.message)
     return found[1] if found else None
 

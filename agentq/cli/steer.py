@@ -94,7 +94,7 @@ def fork(*, run: str, place: str, store_url: str | None, as_json: bool) -> None:
       agentq runs fork 06cknh --from 'ask #3'          from its fourth call on
       agentq runs fork 06cknh --from 'read [0.1]'      from the one in that branch on
       agentq runs fork 06cknh --from wait_for:approved
-      agentq runs fork 06cknh --at 12
+      agentq runs fork 06cknh --keep 12
     """
 
     async def send(store: Store) -> tuple[Run, str, int, Reply]:

@@ -300,5 +300,5 @@ def _end(run: Run, width: int) -> Iterator[RenderableType]:
     if final:
         lines.append(Text(told(f"runs retry {run.id}"), style="cyan"))
         if start := fork_at(run.failure):
-            lines.append(Text(told(f"runs fork {run.id} --at {start}"), style="cyan"))
+            lines.append(Text(told(f"runs fork {run.id} --keep {start}"), style="cyan"))
     yield Padding(Group(*lines), (1, 0, 0, 0))
