@@ -74,10 +74,11 @@ class WorkerStore(Protocol):
     async def claim(self, request: ClaimRequest) -> Claims:
         """Take up to ``limit`` runnable runs of ``app``, those of the first queue first, by priority and then by due time.
 
-        First makes due timers and delays runnable, and takes over expired leases: such a run counts a takeover, and is
-        `suspect` if its journal has not grown since it was claimed; if it was already claimed as a suspect, that is a
-        death. A run with the cancel flag, or past its deadline, is settled here without being handed out. Only tasks in
-        ``tasks`` are returned; others stay. Each claim's epoch is the run's last epoch + 1, its token is fresh.
+        First makes due timers and delays runnable, and takes over expired leases: such a run counts a takeover, and the
+        running time up to the last sign of life of its worker (a heartbeat, an entry), and is `suspect` if its journal has
+        not grown since it was claimed; if it was already claimed as a suspect, that is a death. A run with the cancel flag,
+        or past its deadline, is settled here without being handed out. Only tasks in ``tasks`` are returned; others stay.
+        Each claim's epoch is the run's last epoch + 1, its token is fresh.
         A worker that is cordoned or draining gets nothing. With ``root`` set, only that run and its descendants are returned.
         """
         ...

@@ -41,6 +41,9 @@ class Row:
     token: int | None = None
     owner: str | None = None
     lease_until: float = 0.0
+    claimed_at: float = 0.0
+    beat_at: float = 0.0
+    """Steady time of the last sign of life of this claim."""
     """Steady clock; only while running."""
     claimed_entries: int = 0
     """Length of the journal at the last claim."""
@@ -165,6 +168,11 @@ class Row:
             entries=len(self.journal), steps=self.steps, last_step=self._last_step(),
             tokens=self.tokens, cost_nanos=self.cost_nanos,
         )  # fmt: skip
+
+    def lived(self, wall: float, steady: float) -> float:
+        """Seconds from the claim to its last sign of life: a heartbeat, or an entry."""
+        wrote = steady - (wall - self.journal[-1].ended_at) if self.journal else 0.0
+        return max(0.0, min(steady, max(self.beat_at, wrote)) - self.claimed_at)
 
     def claim(self, steady: float) -> Claim:
         """The run as its new owner gets it."""

@@ -59,7 +59,7 @@ class WorkerLedger(Ledger):
             if row is None or not row.owned_by(ref):
                 lost.append(ref)
                 continue
-            row.lease_until = steady + lease_s
+            row.lease_until, row.beat_at = steady + lease_s, steady
             mine.append(row)
         return Beat(
             lost=tuple(lost),
@@ -122,6 +122,7 @@ class WorkerLedger(Ledger):
         taken_over = row.state is RunState.RUNNING
         if taken_over:
             row.takeovers += 1
+            row.running_s += row.lived(wall, steady)
             row.deaths = 0 if row.grown else row.deaths + row.suspect
             row.suspect = not row.grown
         row.state = RunState.RUNNING
@@ -129,6 +130,7 @@ class WorkerLedger(Ledger):
         row.token = secrets.randbits(62)
         row.owner = request.worker
         row.lease_until = steady + request.lease_s
+        row.claimed_at = row.beat_at = steady
         row.claimed_entries = len(row.journal)
         row.due_at = None
         row.started_at = wall if row.started_at is None else row.started_at

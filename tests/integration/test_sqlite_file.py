@@ -348,7 +348,7 @@ HOT = {
     "claims._READY": 3,
     "claims._READY_BELOW": 4,
     "claims._LATE": 1,
-    "claims._TAKE": 6,
+    "claims._TAKE": 8,
     "writes._APPEND": 16,
     "writes._SUCCEED": 7,
     "desk._SUBTREE": 1,

@@ -45,17 +45,20 @@ from run where lease_until <= ?
 
 _TAKE: Final = f"""
 update run set state = {RUNNING}, ready = 0, wake_at = null, due_at = null, epoch = epoch + 1, token = ?, owner = ?,
-  lease_until = ?, started_at = ifnull(started_at, ?), version = ifnull(version, ?),
+  lease_until = ?, claimed_at = ?, beat_at = ?, started_at = ifnull(started_at, ?), version = ifnull(version, ?),
   claimed = case when epoch = 0 and fork_of is null then 0 else ifnull((
     select (k & {SEQ_MASK}) + 1 from journal where k between run.n << {SEQ_BITS} and (run.n << {SEQ_BITS}) | {SEQ_MASK}
     order by k desc limit 1), 0) end
 where n = ? returning {RUN_COLUMNS}
 """  # noqa: S608
 
-_TAKEN_OVER: Final = """
-update run set takeovers = takeovers + 1, suspect = not :grown,
+_TAKEN_OVER: Final = f"""
+update run set takeovers = takeovers + 1, suspect = not :grown, running_s = running_s + max(0, min(:steady - claimed_at,
+    max(beat_at, :steady - :wall + ifnull((
+      select ended_at from journal where k between run.n << {SEQ_BITS} and (run.n << {SEQ_BITS}) | {SEQ_MASK}
+      order by k desc limit 1), 0)) - claimed_at)),
   deaths = case when :grown then 0 else deaths + suspect end where n = :n
-"""
+"""  # noqa: S608
 
 
 def idle(desk: Desk, request: ClaimRequest) -> Claims | None:
@@ -89,7 +92,7 @@ def claim(desk: Desk, request: ClaimRequest) -> tuple[list[Row], float | None]:
         for queue in request.queues:
             for _, _, n, expired in _candidates(desk, request, queue, late, request.limit - len(taken)):
                 if expired:
-                    desk.db.execute(_TAKEN_OVER, {"n": n, "grown": grown[n]})
+                    desk.db.execute(_TAKEN_OVER, {"n": n, "grown": grown[n], "steady": desk.steady, "wall": desk.wall})
                 taken.append((*_take(desk, request, n), expired))
     if taken:
         desk.ring(work=False)
@@ -162,7 +165,16 @@ def _candidates(desk: Desk, request: ClaimRequest, queue: str, late: list[Row], 
 def _take(desk: Desk, request: ClaimRequest, n: int) -> Row:
     task = request.version
     version = task.get(_task(desk, n)) if task else None
-    values = (secrets.randbits(62), request.worker, desk.steady + request.lease_s, desk.wall, version, n)
+    values = (
+        secrets.randbits(62),
+        request.worker,
+        desk.steady + request.lease_s,
+        desk.steady,
+        desk.steady,
+        desk.wall,
+        version,
+        n,
+    )
     row: Row = desk.db.execute(_TAKE, values).fetchone()
     return row
 
@@ -218,9 +230,9 @@ def beat(desk: Desk, worker: Worker, claims: Sequence[ClaimRef], lease_s: float)
     mine: list[tuple[int, str, bool, bool]] = []
     for ref in claims:
         row = db.execute(
-            f"update run set lease_until = ? where id = ? and epoch = ? and token = ? and state = {RUNNING}"  # noqa: S608
+            f"update run set lease_until = ?, beat_at = ? where id = ? and epoch = ? and token = ? and state = {RUNNING}"  # noqa: S608
             " returning n, cancelling, paused",
-            (desk.steady + lease_s, ref.run_id, ref.epoch, ref.token),
+            (desk.steady + lease_s, desk.steady, ref.run_id, ref.epoch, ref.token),
         ).fetchone()
         if row is None:
             lost.append(ref)

@@ -39,6 +39,8 @@ create table run (
   owner text,
   lease_until real,                    -- steady clock
   claimed integer not null default 0,  -- journal length at the last claim
+  claimed_at real,                     -- steady clock
+  beat_at real,                        -- steady clock; the last sign of life of this claim
   attempt integer not null default 1,
   paused integer not null default 0,
   cancelling integer not null default 0,

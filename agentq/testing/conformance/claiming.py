@@ -304,3 +304,20 @@ async def a_signal_does_not_hurry_a_delayed_retry(bench: Bench) -> None:
     assert await bench.claim() == []
     bench.clock.advance(50)
     await bench.take()
+
+
+@clause
+async def a_takeover_counts_the_running_time_until_the_last_sign_of_life(bench: Bench) -> None:
+    claim = await bench.begin()
+    bench.clock.advance(10.0)
+    await bench.beat("w1", claim)
+    bench.clock.advance(LEASE_S + 1.0)
+    (again,) = await bench.claim()
+    assert abs(again.run.running_s - 10.0) < 0.01
+    bench.clock.advance(4.0)
+    await bench.commit(again, entry(0, ended_at=bench.clock.wall()))
+    bench.clock.advance(LEASE_S)
+    (third,) = await bench.claim()
+    assert abs(third.run.running_s - 14.0) < 0.01
+    await bench.write(third, settle=Released(), running_s=2.0)
+    assert abs((await bench.run()).running_s - 16.0) < 0.01
