@@ -19,6 +19,7 @@ from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.text import count
 from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
+from agentq.errors import StoreUnavailable
 from agentq.message import RunQuery, RunState
 from agentq.settings import seconds, share
 
@@ -145,7 +146,10 @@ def _greet(app: AgentQ, limits: WorkerSettings, port: int | None) -> None:
 async def _strangers(app: AgentQ, limits: WorkerSettings) -> None:
     """Warn about queued runs of tasks that this code does not have."""
     queues = {name for name, _ in limits.queues} or set(app.queues)
-    queued = await app.store.runs(RunQuery(states=(RunState.QUEUED,), limit=1000))
+    try:
+        queued = await app.store.runs(RunQuery(states=(RunState.QUEUED,), limit=1000))
+    except StoreUnavailable:
+        return  # the worker waits for its store; a warning is not worth an end
     strange = [run.task for run in queued if run.app == app.name and run.queue in queues and run.task not in app.tasks]
     for task in sorted(set(strange)):
         warn(f"{count(strange.count(task), 'queued run')} of task {task}, which this code does not have: left alone")
