@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agentq import errors
 from agentq.message import Failure
+from agentq.redact import redact
 
 MAX_MESSAGE_BYTES = 4096
 MAX_TRACEBACK_BYTES = 16_384
@@ -44,7 +45,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def failure_from(error: BaseException, *, step: str | None = None, seq: int | None = None) -> Failure:
-    """Describe ``error`` for journal, store and people.
+    """Describe ``error`` for journal, store and people, with what looks like a credential hidden.
 
     A group is permanent when one of its members is, and waits for the longest ``retry_after`` among them. A `StepFailed`
     or `ChildFailed` is as permanent as what it carries.
@@ -53,8 +54,8 @@ def failure_from(error: BaseException, *, step: str | None = None, seq: int | No
     waits = [seconds for member in members if (seconds := _retry_after(member)) is not None]
     return Failure(
         type=type_name(type(error)),
-        message=_shorten(_message(error, members), MAX_MESSAGE_BYTES),
-        traceback=_shorten(_traceback(error), MAX_TRACEBACK_BYTES),
+        message=_shorten(redact(_message(error, members)), MAX_MESSAGE_BYTES),
+        traceback=_shorten(redact(_traceback(error)), MAX_TRACEBACK_BYTES),
         permanent=any(_permanent(member) for member in members),
         retry_after_s=max(waits, default=None),
         step=step,

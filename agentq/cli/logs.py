@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
+from agentq.redact import redact
 from agentq.settings import LogSettings
-from agentq.telemetry.redact import redact
 
 _SHORT: Final = ("run_id", "worker", "child")
 _ID_CHARACTERS: Final = 12

@@ -15,7 +15,7 @@ from agentq.cli.reading import RunId, find_run, json_option, read, store_option,
 from agentq.cli.shown import branch_of, label_of, name_of
 from agentq.cli.target import did_you_mean
 from agentq.cli.teach import Teaching
-from agentq.message import Cancel, Command, Entry, Fork, Pause, Reply, Requeue, Resume, Run, new_run_id
+from agentq.message import Cancel, Command, Entry, Fork, Pause, Reply, Requeue, Resume, Run, RunQuery, RunState, new_run_id
 
 if TYPE_CHECKING:
     from agentq.stores.base import Store
@@ -34,22 +34,28 @@ _UNCHANGED: Final = {
     "retry": "is on its way already",
 }
 _DONE: Final = {"cancel": "cancelled", "pause": "paused", "resume": "resumed", "retry": "queued again"}
+_ASKED: Final = {
+    "cancel": "will be cancelled: by its worker within a heartbeat, or by the next one",
+    "pause": "will pause at its next step",
+}
+"""What is said instead while the run is in a worker's hands."""
 
 _PLACE: Final = re.compile(r"(?P<name>.+?)\s*(?:#(?P<call>\d+))?\s*(?:\[(?P<branch>[^\]]+)\])?")
 """A step as the timeline names it: ``ask``, ``ask #1``, ``read [0.1]``."""
 _SHOWN: Final = 30
 
 
-def _report(verb: str, outcomes: list[tuple[Run, Reply]], *, as_json: bool, done: str = "") -> None:
+def _report(verb: str, outcomes: list[tuple[Run, Reply]], *, as_json: bool) -> None:
     if as_json:
-        output.write_json([{"id": run.id, "reply": reply.value} for run, reply in outcomes])
+        output.write_json([{"id": run.id, "reply": reply.value, "state": run.state.value} for run, reply in outcomes])
     for run, reply in outcomes:
         line = f"{run.id}  {run.task}  "
         if reply in {Reply.REFUSED, Reply.NOT_FOUND}:
             why = _REFUSED[verb] if reply is Reply.REFUSED else "it is not there any more"
             raise Problem(f"{verb} refused for {run.id}: {why} ({run.state.value})", hint=told(f"runs show {run.id}"))
         if not as_json:
-            click.echo(line + (_UNCHANGED.get(verb, "") if reply is Reply.UNCHANGED else done or _DONE[verb]))
+            done = _ASKED.get(verb, _DONE[verb]) if run.state is RunState.RUNNING else _DONE[verb]
+            click.echo(line + (_UNCHANGED.get(verb, "") if reply is Reply.UNCHANGED else done))
 
 
 def _simple(name: str, build: Callable[[str], Command], text: str, example: str) -> click.Command:
@@ -62,7 +68,9 @@ def _simple(name: str, build: Callable[[str], Command], text: str, example: str)
     def command(*, runs: tuple[str, ...], store_url: str | None, as_json: bool) -> None:
         async def send(store: Store) -> list[tuple[Run, Reply]]:
             found = [await find_run(store, word) for word in runs]
-            return [(run, await store.command(build(run.id))) for run in found]
+            replies = [await store.command(build(run.id)) for run in found]
+            now = {run.id: run for run in await store.runs(RunQuery(ids=tuple(run.id for run in found), limit=len(found)))}
+            return [(now.get(run.id, run), reply) for run, reply in zip(found, replies, strict=True)]
 
         _report(name, read(store_url, send), as_json=as_json)
 

@@ -11,8 +11,8 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
+from agentq.redact import redact_fields
 from agentq.telemetry.events import LEVELS
-from agentq.telemetry.redact import redact_fields
 
 LOGGER = "agentq"
 _stdlib = logging.getLogger(LOGGER)

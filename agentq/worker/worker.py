@@ -254,12 +254,12 @@ class Worker:
         """Delete what is past its retention, now and then."""
         retention = settings_module.load().store.retention_s
         while True:
-            await asyncio.sleep(SWEEP_S)
             try:
                 while await self._app.store.sweep(retention_s=retention) > 0:  # noqa: ASYNC110 - not a wait: work in slices
                     await asyncio.sleep(1.0)
             except StoreError as error:
                 emit("store.unavailable", worker=self.id, verb="sweep", error=str(error))
+            await asyncio.sleep(SWEEP_S)
 
     def _row(self) -> Row:
         """This worker as a row of the store; called in the heart's thread."""

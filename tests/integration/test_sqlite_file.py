@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentq.errors import InvalidArgument, NotFound, NotOpen, StoreError, StoreIncompatible, StoreUnavailable
-from agentq.message import Fork, Released, RunQuery, RunState, Succeeded, Write
+from agentq.message import Fork, Released, RunQuery, RunState, Succeeded, Worker, Write
 from agentq.stores import open_store
 from agentq.stores.sqlite import SQLiteStore, census, claims, connection, desk, producer, schema, sweep, writes
 from agentq.stores.sqlite import store as store_module
@@ -369,3 +369,14 @@ async def test_no_hot_query_walks_a_table(bench, name, values):
     assert plan
     walked = [step for step in plan if step.startswith("SCAN") and not step.startswith("SCAN tree")]
     assert walked in ([], ["SCAN CONSTANT ROW"]), plan
+
+
+async def test_a_file_that_is_replaced_under_a_worker_is_noticed(tmp_path):
+    path = tmp_path / "a.db"
+    async with open_store(f"sqlite:///{path}") as store:
+        await store.beat(Worker(id="w1"), [], 30.0)
+        path.rename(tmp_path / "away.db")
+        with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+            await store.beat(Worker(id="w1"), [], 30.0)
+        (tmp_path / "away.db").rename(path)
+        await store.beat(Worker(id="w1"), [], 30.0)

@@ -117,3 +117,11 @@ def test_members_of_a_group_are_shown() -> None:
 def test_the_caller_says_where() -> None:
     failure = failure_from(ValueError(), step="ask", seq=4)
     assert (failure.step, failure.seq) == ("ask", 4)
+
+
+def test_credentials_in_an_error_are_hidden() -> None:
+    error = RuntimeError("GET https://user:hunter2@host/x?api_key=zzz: Authorization: Bearer sk-live-0123456789abcdef")
+    failure = failure_from(error)
+    for secret in ("hunter2", "zzz", "sk-live"):
+        assert secret not in failure.message
+        assert secret not in failure.traceback

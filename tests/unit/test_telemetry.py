@@ -14,7 +14,7 @@ from agentq.message import Census, QueueStats, Worker, WorkerState
 from agentq.telemetry import add_sink, emit, remove_sink
 from agentq.telemetry.events import CATALOGUE
 from agentq.telemetry.metrics import MAX_STEP_NAMES, MetricsSink
-from agentq.telemetry.redact import redact, redact_fields
+from agentq.redact import redact, redact_fields
 
 SOURCES = sorted(Path(next(iter(agentq.__path__))).rglob("*.py"))
 

@@ -115,11 +115,27 @@ class SQLiteStore:
                 stack.callback(self._bell.close)
             except (sqlite3.Error, OSError) as error:
                 raise fault(error, self.where) from error
+            self._opened = self._identity()
             self._reader = Reader(Desk(reading, self._clock), "agentq-reader", self.where)
             stack.callback(self._reader.close)
             self._writer = Writer(Desk(writing, self._clock), gate, self._rung, self.where)
             stack.callback(self._writer.close)
             return stack.pop_all()
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file the path names now; its inode is asked for without opening it, which would drop SQLite's locks."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _check_file(self) -> None:
+        """Raise when the path names another file than the one that is open: what is written there nobody else will see."""
+        if self._identity() != self._opened:
+            raise StoreUnavailable(
+                f"the file {self.where} was deleted or replaced while it was open; put it back, or restart this process"
+            )
 
     def _connect(self, stack: ExitStack) -> sqlite3.Connection:
         db = connect(self._path)
@@ -172,6 +188,7 @@ class SQLiteStore:
         """See `WorkerStore.beat`."""
 
         def work(desk: Desk) -> Beat:
+            self._check_file()
             self._liveness.hold(worker.id)
             return owning.beat(desk, worker, claims, lease_s)
 
