@@ -179,6 +179,17 @@ def test_cancel_settles_a_waiting_run_at_once(mine):
     assert one_run(mine.store, mine.store.waiting).state == "cancelled"
 
 
+def test_cancel_and_pause_of_a_running_run_are_asked_of_its_worker(mine):
+    out = mine("runs", "pause", mine.store.running).output
+    assert "will pause at its next step" in out
+    out = mine("runs", "cancel", mine.store.running, mine.store.queued).output
+    assert [line.split("  ", 2)[2] for line in out.splitlines()] == [
+        "will be cancelled: by its worker within a heartbeat, or by the next one",
+        "cancelled",
+    ]
+    assert json.loads(mine("runs", "cancel", mine.store.waiting, "--json").output)[0]["state"] == "cancelled"
+
+
 def test_cancel_of_a_final_run_is_refused(mine):
     assert "final already" in mine("runs", "cancel", mine.store.succeeded, code=1).output
 
