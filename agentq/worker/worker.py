@@ -174,11 +174,11 @@ class Worker:
             "done": sum(self._ends.values()),
             "store": {
                 "where": self._app.store.where,
-                "ok": heart is not None and heart.failures == 0 and beaten is not None,
+                "ok": heart is not None and heart.failures == 0 and self._reached and not self._store_error,
                 "error": (heart.error if heart is not None else "") or self._store_error,
                 "last_heartbeat_s": None if beaten is None else round(now - beaten, 3),
             },
-            "event_loop": {"lag_s": round(heart.lag_s, 3) if heart is not None else None},
+            "event_loop": {"answered_s": round(heart.lag_s, 3) if heart is not None else None},
             "admission": "closed: memory is short" if self._short_of_memory else "open",
         }
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 import msgspec
 
 from agentq.clock import SystemClock
-from agentq.errors import NotFound, NotOpen
+from agentq.errors import NotFound, NotOpen, StoreUnavailable
 from agentq.message import Claim, Claims, Released, Write
 from agentq.stores.sqlite import census as counting
 from agentq.stores.sqlite import claims as owning
