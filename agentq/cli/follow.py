@@ -141,7 +141,7 @@ class Progress:
     def _steps(self, entries: list[Entry]) -> None:
         shown = [entry for entry in entries if _told(entry)]
         if len(shown) > _BURST:
-            self._print(Text(f"  … {count(len(shown) - _BURST, 'step')}", style=DIM))
+            self._print(Text(f"  … {len(shown) - _BURST:,} more", style=DIM))
         for entry in shown[-_BURST:]:
             policy = self._code.policy(entry.step) if self._code is not None else None
             self._print(_step_line(entry, policy), whole=failure_of(entry) is not None)
@@ -219,8 +219,9 @@ def _step_line(entry: Entry, policy: Retry | None) -> Text:
         sign, colour = ("✗", "red") if entry.kind is EntryKind.FAILED else ("↻", "yellow")
         text = one_line(f"{_tries(entry, failure, policy)}{reason(failure)}", _REASON)
         return Text(f"{sign} {name}  {text}", style=colour)
-    took = duration(max(0.0, entry.ended_at - entry.started_at)) if entry.started_at else ""
-    sign, colour = ("◔ ", "yellow") if entry.kind is EntryKind.WAITED else ("✓ ", "green")
+    waited = entry.kind is EntryKind.WAITED  # its times are those of its last look, not of the whole wait
+    took = duration(max(0.0, entry.ended_at - entry.started_at)) if entry.started_at and not waited else ""
+    sign, colour = ("◔ ", "yellow") if waited else ("✓ ", "green")
     return Text.assemble((sign, colour), name_of(entry), (name.removeprefix(name_of(entry)), DIM), "  ", (took, DIM))
 
 

@@ -51,8 +51,11 @@ def test_what_was_done_before_is_said_first(shown):
 
 
 def test_each_step_is_a_line(shown):
-    moment = Moment(RUN, [entry(0, "ask"), entry(1, "read", branch="/0.1"), entry(2, "ctx.now")])
-    assert [line.rstrip() for line in shown(moment)] == ["✓ ask  500 ms", "✓ read [0.1]  500 ms"]
+    moment = Moment(
+        RUN,
+        [entry(0, "ask"), entry(1, "read", branch="/0.1"), entry(2, "ctx.now"), entry(3, "ctx.sleep", kind=EntryKind.WAITED)],
+    )
+    assert [line.rstrip() for line in shown(moment)] == ["✓ ask  500 ms", "✓ read [0.1]  500 ms", "◔ sleep"]
 
 
 def test_failures_and_tries_say_why(shown):
@@ -70,7 +73,7 @@ def test_a_new_attempt_says_why_the_last_one_failed(shown):
 
 def test_a_burst_of_steps_is_counted(shown):
     lines = shown(Moment(RUN, [entry(n, "ask", occurrence=n) for n in range(100)]))
-    assert lines[0].strip() == "… 80 steps"
+    assert lines[0].strip() == "… 80 more"
     assert len(lines) == 21
 
 
