@@ -20,6 +20,8 @@ BLOCKED_S = 3600.0
 _POKE_S = 0.5
 """Beats asked for out of turn come at most so often."""
 _BEAT_TIMEOUT_S = 10.0
+_STUCK_S = 1.0
+"""A loop that did not answer for less is busy, not blocked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -198,7 +200,7 @@ class Heart:
                 held.lost = held.lost or held.fenced()
             emit("worker.fenced", runs=len(fenced), reason="no heartbeat was answered in time", error=self.error)
             self._call(self._on_fenced, fenced)
-        blocked = now - self._looped_at > 2 * self._heartbeat_s
+        blocked = now - self._looped_at > max(_STUCK_S, 2 * self._heartbeat_s)
         late = [held for held in list(self._held.values()) if held.limit_at is not None and now > held.limit_at]
         if blocked and late:
             self._give_up(f"run {late[0].ref.run_id} blocks the event loop past its timeout")
