@@ -64,6 +64,7 @@ class Waits:
         self._looking = asyncio.Lock()
         self._looks = 0
         self._check: asyncio.TimerHandle | None = None
+        self._ticked = False
 
     def recorded(self, place: Identity) -> Wait | None:
         """The wait as it was opened before this execution."""
@@ -262,6 +263,19 @@ class Waits:
         attempt, _ = self._run.history.next_try(place)
         return self._run.ledger.entry(EntryKind.WAITED, place, attempt=attempt, value=ABANDONED)
 
+    def _kept(self) -> bool:
+        """Whether a timeout of the code's own ticks around a wait, or has just fired and is still to take effect."""
+        lines = self._lines()
+        if ticking(asyncio.get_running_loop(), lines):
+            self._ticked = True
+            self._later(TICKING_S)
+        elif self._ticked or any(line.cancelling() for line in lines):
+            self._ticked = False
+            self._later(BUSY_S)
+        else:
+            return False
+        return True
+
     def _lines(self) -> set[asyncio.Task[Any]]:
         """Tasks that are known to wait, or to wait for those."""
         lines = {pending.line for pending in self._pending.values()} | self.joining
@@ -286,8 +300,7 @@ class Waits:
             return
         if any(pending.arrived.done() for pending in self._pending.values()):
             return
-        if ticking(asyncio.get_running_loop(), self._lines()):
-            self._later(TICKING_S)
+        if self._kept():
             return
         due = min((p.wait.due_at for p in self._pending.values() if p.wait.due_at is not None), default=None)
         if due is not None and due - run.clock.wall() <= self._linger_s:
