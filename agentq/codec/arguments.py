@@ -96,7 +96,7 @@ class Arguments:
         return self.pack(args, kwargs)[0]
 
     def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, str]:
-        """Return what `encode` writes, and a hash that equal calls share, whatever the order of a dict or a set.
+        """Return what `encode` writes, and a hash that equal calls share: a default spelt out, a dict or a set in another order.
 
         Only a dataclass that was given as a dict without its defaults is hashed as that: msgspec does not fill them in.
         """
@@ -109,7 +109,15 @@ class Arguments:
         whole = msgspec.json.encode(written)
         if len(whole) > MAX_PAYLOAD_BYTES:
             raise too_large("arguments", len(whole))
-        return whole, self._hash(read)
+        return whole, self._hash({name: value for name, value in read.items() if not self._is_default(name, value)})
+
+    def _is_default(self, name: str, value: Any) -> bool:
+        """Whether a value says no more than leaving it out."""
+        default = self._defaults.get(name, inspect.Parameter.empty)
+        try:
+            return type(value) is type(default) and bool(value == default)
+        except Exception:  # noqa: BLE001 - a comparison of the user's types may do anything
+            return False
 
     def decode(self, raw: bytes) -> dict[str, Any]:
         """Read what `encode`, or another program, wrote: parameter name to typed value, defaults left out.

@@ -302,3 +302,11 @@ def test_what_another_program_wrote_is_shown_as_a_value() -> None:
 
     with pytest.raises(InvalidArgument, match="n: 'x' does not fit"):
         Arguments(fn).decode(b'{"n":"x"}')
+
+
+def test_a_default_spelt_out_is_the_same_call() -> None:
+    def fn(topic: str, depth: int = 2) -> None: ...
+
+    arguments = Arguments(fn)
+    assert arguments.pack(("k8s",), {})[1] == arguments.pack(("k8s",), {"depth": 2})[1]
+    assert arguments.pack(("k8s",), {})[1] != arguments.pack(("k8s",), {"depth": 3})[1]
