@@ -96,7 +96,7 @@ class Arguments:
         return self.pack(args, kwargs)[0]
 
     def pack(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, str]:
-        """Return what `encode` writes, and a hash that equal calls share: a default spelt out, a dict or a set in another order.
+        """Return what `encode` writes and a hash that equal calls share: defaults spelt out, dicts and sets in another order.
 
         Only a dataclass that was given as a dict without its defaults is hashed as that: msgspec does not fill them in.
         """
