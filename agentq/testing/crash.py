@@ -53,6 +53,7 @@ async def crash_everywhere(
     pairs: int = 0,
     seed: int = 0,
     same_result: bool = True,
+    fails: bool = False,
     store: Callable[[SimulatedClock], Store] | None = None,
 ) -> CrashReport:
     """Run a call with every kind of fault at every operation, and check the rules that always hold.
@@ -70,6 +71,7 @@ async def crash_everywhere(
         pairs: how many random pairs of faults to try beside the single ones.
         seed: for the pairs.
         same_result: whether the task gives the same result each time; False for tasks that ask the time or a die.
+        fails: whether the run is meant to fail; otherwise one that fails undisturbed is refused, for it would prove little.
         store: makes the store to run on, for the clock that it is given; default one in memory.
 
     Raises:
@@ -79,6 +81,10 @@ async def crash_everywhere(
     make = store or (lambda clock: MemoryStore(clock=clock))
     scene = _Scene(call, steps, signals, make, new_run_id())
     calm = await scene.play(())
+    if calm.ending[0] is RunState.FAILED and not fails:
+        raise Broken(
+            f"without any fault the run fails: {calm.ending[2]}; is a fake or a signal missing? (fails=True if it is meant to)"
+        )
     singles = [(Fault(at, kind),) for at in range(calm.operations) for kind in kinds]
     counts: Counter[FaultKind] = Counter()
     reexecuted = 0

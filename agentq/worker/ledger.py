@@ -163,6 +163,12 @@ class Ledger:
         if not committed:
             await asyncio.get_running_loop().create_future()
 
+    def post(self, *entries: Entry) -> None:
+        """Send entries that nobody waits for, in order with all others; they are durable before the run is settled."""
+        self._outbox.append(_Part(entries))
+        if not self._sending:
+            self._flush_soon()
+
     def stream(self, topic: str, payload: bytes, branch: str) -> None:
         """Send a piece out with the next write, or soon."""
         if self._closed:

@@ -182,6 +182,10 @@ class Steps:
             if run.unwinding:  # it was cancelled: what a body makes of that is not what it does
                 await run.park()
             raise _Tried(error, frame, began, outer) from error
+        except asyncio.CancelledError:
+            if run.stopping is None and not spec.at_most_once:
+                self._given_up(spec, place, sign, attempt, frame, began)
+            raise
         except (SystemExit, KeyboardInterrupt) as error:
             named = RuntimeError(f"the step raised {error!r}")
             raise _Tried(named, frame, began, outer) from error
@@ -194,6 +198,15 @@ class Steps:
         await run.ledger.commit(entry)
         emit("step.done", run_id=run.row.id, task=run.row.task, step=spec.name, duration_s=entry.ended_at - began)
         return value
+
+    def _given_up(self, spec: StepSpec, place: Identity, sign: str, attempt: int, frame: Frame, began: float) -> None:
+        """The code cancelled its own step (a timeout around it, a sibling that failed): record that it was begun here."""
+        failure = Failure(type="Cancelled", message="given up by the code that called it", step=spec.name)
+        entry = self._run.ledger.entry(
+            EntryKind.TRIED, place, attempt=attempt, args_hash=sign, value=msgspec.json.encode(failure), started_at=began,
+            tokens=frame.tokens, cost_nanos=frame.cost_nanos,
+        )  # fmt: skip
+        self._run.ledger.post(entry)
 
     async def _timed(self, spec: StepSpec, body: Awaitable[Any]) -> Any:
         if spec.timeout_s is None:

@@ -170,3 +170,37 @@ async def test_faults_of_one_kind_only() -> None:
     report = await testing.crash_everywhere(chat.bind("hi"), kinds=[FaultKind.PAUSE])
     assert report.by_kind == {FaultKind.PAUSE: report.operations}
     assert report.reexecuted > 0
+
+
+@aq.task
+async def impatient(ctx: Context) -> str:
+    try:
+        async with asyncio.timeout(0.01):
+            await never()
+    except TimeoutError:
+        found = await ask("fallback")
+    await ctx.sleep(60)
+    return found + await ask("more")
+
+
+@aq.step
+async def never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def test_a_step_that_its_code_gives_up_comes_out_the_same() -> None:
+    report = await testing.crash_everywhere(impatient.bind())
+    assert report.scenarios > 0
+
+
+async def test_a_run_that_fails_undisturbed_proves_little() -> None:
+    app = AgentQ("fails")
+
+    @app.task(retry=Retry(max_attempts=1))
+    async def fails(ctx: Context) -> None:
+        raise ValueError("no")
+
+    with pytest.raises(Broken, match="without any fault the run fails: ValueError"):
+        await testing.crash_everywhere(fails.bind())
+    report = await testing.crash_everywhere(fails.bind(), fails=True)
+    assert report.scenarios > 0
