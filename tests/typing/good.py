@@ -132,7 +132,7 @@ async def produce() -> None:
         assert_type(await handle.result(), Report)
         assert_type(await handle.result(timeout=5), Report)
         assert_type(await handle.status(), RunStatus)
-        await handle.signal(approved, True)  # noqa: FBT003 - it is the signal's value
+        await handle.signal(approved, True)
         await handle.signal(edited, None, id="once")
         assert_type(await handle.cancel(), bool)
         async for event in handle.events():
