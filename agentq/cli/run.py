@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +15,7 @@ from agentq.cli import output
 from agentq.cli.code import Code
 from agentq.cli.enqueue import bound, call_options, print_result
 from agentq.cli.follow import Progress, moments
-from agentq.cli.problem import EX_FAILED, Problem, note
+from agentq.cli.problem import EX_FAILED, Problem, note, warn
 from agentq.cli.reading import json_option, store_option, told
 from agentq.cli.shown import fork_at
 from agentq.cli.signals import stopping
@@ -23,6 +25,7 @@ from agentq.cli.text import clean, count, reason, where
 from agentq.cli.working import changed, opened, read_settings
 from agentq.errors import NotFound
 from agentq.message import Reply, Requeue, Run, RunQuery, RunState
+from agentq.telemetry import add_sink, remove_sink
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -91,7 +94,7 @@ async def _run(
             progress.say("stopping when the steps that run have ended; once more stops at once")
             made.drain(reason)
 
-        with stopping(drain, made.abort) as asked, progress:
+        with stopping(drain, made.abort) as asked, progress, _store_trouble():
             after = progress.begin(await _look(app, handle.id), await app.store.journal(handle.id))
             working = asyncio.create_task(made.run())
             try:
@@ -102,6 +105,24 @@ async def _run(
         if not last.state.final:
             return _interrupted(last, asked.exit_code, target, quiet=quiet)
         return await _finish(handle, last, as_json=as_json)
+
+
+@contextmanager
+def _store_trouble() -> Iterator[None]:
+    """Say, once for each kind, that the store cannot be reached: the log is off here."""
+    said: set[str] = set()
+
+    def sink(event: str, fields: dict[str, Any]) -> None:
+        text = str(fields.get("error") or fields.get("reason") or "")
+        if event == "store.unavailable" and text not in said:
+            said.add(text)
+            warn(f"the store does not answer: {clean(text)}")
+
+    add_sink(sink)
+    try:
+        yield
+    finally:
+        remove_sink(sink)
 
 
 async def _look(app: AgentQ, run_id: str) -> Run:

@@ -117,7 +117,7 @@ def test_waits_for_time_children_and_people_are_told_apart():
 
 
 def test_code_that_no_longer_fits_names_the_fork_with_its_run():
-    why = Failure(type="agentq.errors.JournalMismatch", message="step 'a': start over with `agentq runs fork RUN --keep 7`, or …")
+    why = Failure(type="agentq.errors.JournalMismatch", message="step 'a': start over: `agentq runs fork RUN --keep 7`, or …")
     shown = run(state=RunState.FAILED, failure=why)
     assert line_with(page(shown, []), "runs fork 06h05") == f"agentq runs fork {shown.id} --keep 7"
 
