@@ -11,10 +11,10 @@ import pytest
 import agentq
 from agentq import telemetry
 from agentq.message import Census, QueueStats, Worker, WorkerState
+from agentq.redact import redact, redact_fields
 from agentq.telemetry import add_sink, emit, remove_sink
 from agentq.telemetry.events import CATALOGUE
 from agentq.telemetry.metrics import MAX_STEP_NAMES, MetricsSink
-from agentq.redact import redact, redact_fields
 
 SOURCES = sorted(Path(next(iter(agentq.__path__))).rglob("*.py"))
 
