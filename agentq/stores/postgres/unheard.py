@@ -1,0 +1,49 @@
+"""Runs that were taken when the connection broke: the answer was lost, the runs are ours all the same."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from agentq.stores.postgres import claims, rows
+
+if TYPE_CHECKING:
+    from agentq.message import ClaimRequest
+    from agentq.stores.postgres.connection import Db
+    from agentq.stores.postgres.rows import Row
+
+
+class Unheard:
+    """What one worker asked for and got no answer to. Tokens of one taking share a base, by which they are found again."""
+
+    def __init__(self) -> None:
+        """Nothing is open."""
+        self._until: dict[int, float] = {}
+        self._found: dict[int, set[int]] = defaultdict(set)
+
+    def begin(self, lease_s: float) -> int:
+        """The base of a new taking, which is open until it is `heard`."""
+        base = claims.new_base()
+        self._until[base] = time.monotonic() + lease_s
+        return base
+
+    def heard(self, base: int) -> None:
+        """The answer came."""
+        self._until.pop(base, None)
+        self._found.pop(base, None)
+
+    async def find(self, db: Db, request: ClaimRequest) -> list[Row]:
+        """Runs of earlier takings, each once and no more than asked for. A taking may still be on its way for a lease."""
+        for base in [base for base, until in self._until.items() if until < time.monotonic()]:
+            self.heard(base)
+        if not self._until:
+            return []
+        taken = []
+        for row in await claims.unheard(db, request.worker, list(self._until)):
+            n = rows.number(row)
+            found = self._found[rows.token(row) ^ n]
+            if n not in found and len(taken) < request.limit:
+                found.add(n)
+                taken.append(row)
+        return taken
