@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 _SEEN: Final = """
 insert into ~.worker (id, state, seen_at, seen, lease_s, data)
 values ($1, $2, coalesce($3::float8, ~now), coalesce($4::float8, ~now), $5, $6)
-on conflict (id) do update set seen_at = excluded.seen_at, seen = excluded.seen, lease_s = excluded.lease_s, data = excluded.data
+on conflict (id) do update
+  set seen_at = excluded.seen_at, seen = excluded.seen, lease_s = excluded.lease_s, data = excluded.data
 returning state
 """
 

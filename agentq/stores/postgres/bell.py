@@ -106,7 +106,7 @@ class Bell:
         connection.add_termination_listener(lambda _: self._lost.set())
         self._connection = connection
 
-    def _heard(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+    def _heard(self, connection: Any, pid: int, _: str, payload: object) -> None:
         if pid == connection.get_server_pid():
             return  # our own; it rang here when it was committed
         if "w" in str(payload):

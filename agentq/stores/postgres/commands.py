@@ -176,4 +176,3 @@ async def _fork(desk: Desk, run: Held, order: Fork) -> Reply:
     await db.fetch(_FORK_SNAPSHOTS, run.n, new, upto)
     desk.ring(work=True)
     return Reply.DONE
-

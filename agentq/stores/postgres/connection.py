@@ -134,9 +134,7 @@ class Db:
 
     __slots__ = ("clock", "connection", "names", "where")
 
-    def __init__(
-        self, connection: asyncpg.Connection[asyncpg.Record], names: Names, clock: Clock | None, where: str
-    ) -> None:
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], names: Names, clock: Clock | None, where: str) -> None:
         """``where`` is for messages."""
         self.connection = connection
         self.names = names
@@ -155,7 +153,8 @@ class Db:
 
     async def fetch(self, sql: str, *values: Any) -> list[Any]:
         """All rows."""
-        return await self.connection.fetch(self.names.text(sql), *values)
+        found: list[Any] = await self.connection.fetch(self.names.text(sql), *values)
+        return found
 
     async def row(self, sql: str, *values: Any) -> Any:
         """The first row, or None."""

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from agentq.message import Failure
 from agentq.stores.postgres.rows import CANCELLED, FAILED, INLINE_BYTES, QUEUED, RUNNING, SUCCEEDED, WAITING, encode
@@ -155,7 +155,7 @@ class Desk:
     async def lock(
         self, ids: Iterable[str], *, suspending: Iterable[str] = (), finishing: Iterable[str] = ()
     ) -> dict[str, Held]:
-        """Lock runs, the children that the suspending wait for, and the runs that wait for the finishing; all that are there."""
+        """Lock runs, the children that the suspending wait for, and the runs that wait for the finishing, where they exist."""
         self._hold(await self.db.fetch(_LOCK, list(ids), list(suspending), list(finishing)))
         await self.tell_time()
         return self.held
@@ -186,9 +186,7 @@ class Desk:
         self.refs.add((n, sha))
         return sha
 
-    def queue(
-        self, run: Held, *, due_at: float | None = None, rank: float | None = None, settled: int | None = None
-    ) -> None:
+    def queue(self, run: Held, *, due_at: float | None = None, rank: float | None = None, settled: int | None = None) -> None:
         """Queue a run, not before ``due_at``. ``rank`` None ranks it by its submission: what was begun goes on first."""
         run.state = QUEUED
         run.due_at = due_at
@@ -289,4 +287,4 @@ async def arrived(db: Db, numbers: list[int]) -> set[int]:
     return {row[0] for row in await db.fetch(query, numbers)} if numbers else set()
 
 
-assert (RUNNING, SUCCEEDED) == (1, 4)  # noqa: S101, PLR2004 - the statements say them as literals
+assert (RUNNING, SUCCEEDED) == (1, 4)  # noqa: S101 - the statements say them as literals

@@ -53,8 +53,11 @@ async def runs(db: Db, lanes: Lanes, query: RunQuery) -> list[Run]:
 async def _ranges(db: Db, lanes: Lanes, query: RunQuery) -> list[tuple[str, tuple[Any, ...]]]:
     """Conditions that together give the answer, each served by one range of one index."""
     # The owner stands on leased runs alone, which are few and have an index of their own.
-    wanted = {"r.parent_id = ${}": query.parent_id, "r.tenant = ${}": query.tenant}
-    wanted |= {"r.lease_until is not null and r.owner = ${}": query.owner}
+    wanted: dict[str, Any] = {
+        "r.parent_id = ${}": query.parent_id,
+        "r.tenant = ${}": query.tenant,
+        "r.lease_until is not null and r.owner = ${}": query.owner,
+    }
     given = [(part, value) for part, value in wanted.items() if value is not None]
     states = [CODES[state] for state in query.states]
     names = await lanes.load(db)

@@ -166,7 +166,7 @@ create table ~.worker (
 MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)
 """Step *i* takes a schema of version *i* to version *i* + 1. A released step is never edited."""
 OLDEST: Final = 1
-"""The oldest agentq, by the version of its schema, that can work with what `MIGRATIONS` leaves. It grows only with a major one."""
+"""The oldest agentq, by the version of its schema, that can work with what `MIGRATIONS` leaves."""
 
 _LOCK: Final = 0x61677471
 """First half of the advisory lock, ``agtq``; the other half is a hash of the schema's name."""
@@ -212,7 +212,9 @@ async def _version(db: Db) -> int:
     if encoding != "UTF8":
         raise StoreError(f"{db.where}: the database is in {encoding}; create one with encoding UTF8")
     # By the catalogue and not by a cast to regclass: the schema itself may not be there, or not ours to see.
-    tables = "select array_agg(c.relname::text) from pg_class c join pg_namespace s on s.oid = c.relnamespace where s.nspname = $1"
+    tables = (
+        "select array_agg(c.relname::text) from pg_class c join pg_namespace s on s.oid = c.relnamespace where s.nspname = $1"
+    )
     there = await db.value(tables, db.names.schema) or []
     if "meta" not in there:
         if there:

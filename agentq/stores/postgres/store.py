@@ -182,9 +182,7 @@ class PostgresStore:
         if unknown:
             await place.pool.again(lambda db: self._lanes.make(db, unknown), alone=True)
 
-    async def submit_on(
-        self, connection: asyncpg.Connection[asyncpg.Record], envelopes: Sequence[Envelope]
-    ) -> list[Submitted]:
+    async def submit_on(self, connection: asyncpg.Connection[asyncpg.Record], envelopes: Sequence[Envelope]) -> list[Submitted]:
         """Submit on a connection of the caller's, inside its transaction: the runs are there when that commits, or never.
 
         Idle workers hear of it at the commit. Lanes are made on a connection of our own; they outlive a rollback, unseen.

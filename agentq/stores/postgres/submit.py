@@ -59,10 +59,10 @@ async def submit(db: Db, lanes: Lanes, envelopes: Sequence[Envelope]) -> list[Su
 async def insert(
     db: Db, lanes: Lanes, envelopes: Sequence[Envelope], *, parents: Sequence[tuple[str, str]] = ()
 ) -> dict[str, int]:
-    """Insert those that do not exist; id to number of those that were. ``parents`` fills in (parent id, root id) by position."""
+    """Insert those that do not exist; id to number of those that were. ``parents``: (parent id, root id) by position."""
     large = {envelope.id: envelope for envelope in envelopes if len(envelope.args) > INLINE_BYTES}
     shas = {run_id: hashlib.sha256(envelope.args).hexdigest() for run_id, envelope in large.items()}
-    family = parents or [(None, None)] * len(envelopes)
+    family: Sequence[tuple[str | None, str | None]] = parents or [(None, None)] * len(envelopes)
     columns = zip(*(_row(e, lanes, shas.get(e.id), *kin) for e, kin in zip(envelopes, family, strict=True)), strict=True)
     created = dict(await db.fetch(_INSERT, db.wall, *(list(column) for column in columns)))
     fresh = {shas[run_id]: large[run_id].args for run_id in large.keys() & created.keys()}

@@ -39,7 +39,7 @@ class Unheard:
             self.heard(base)
         if not self._until:
             return []
-        taken = []
+        taken: list[Row] = []
         for row in await claims.unheard(db, request.worker, list(self._until)):
             n = rows.number(row)
             found = self._found[rows.token(row) ^ n]

@@ -28,7 +28,6 @@ BATCH: Final = 1000
 """Most writes that share a transaction."""
 
 
-
 class Job:
     """One write in the writer's hands."""
 

@@ -265,9 +265,7 @@ class Batch:
             self._hand_back(run, write, settle, settled)
         return Verdict.COMMITTED
 
-    def _hand_back(
-        self, run: Held, write: Write, settle: Retried | Suspended | Released | Crashed, settled: int
-    ) -> None:
+    def _hand_back(self, run: Held, write: Write, settle: Retried | Suspended | Released | Crashed, settled: int) -> None:
         crashed = isinstance(settle, Crashed)
         grown = max([self._lengths[run.n], *(entry.seq + 1 for entry in write.entries)]) > run.claimed
         run.suspect = crashed
