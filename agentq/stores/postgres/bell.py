@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from agentq.errors import StoreError
-from agentq.stores.postgres.connection import connect, give_up
+from agentq.stores.postgres.connection import DRIVER, connect, give_up
 from agentq.stores.postgres.desk import News
 from agentq.stores.postgres.pool import shut
 from agentq.stores.ticks import NEWS, WORK, Ticks
@@ -87,7 +87,7 @@ class Bell:
                 topics, self._topics = "".join(sorted(self._topics)), set()
                 try:
                     await connection.fetchval("select pg_notify($1, $2)", self._address.channel, topics, timeout=_PATIENCE_S)
-                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                except DRIVER:
                     self._lost.set()
                     return
         finally:
@@ -99,7 +99,7 @@ class Bell:
             # A ring is only a hint: its commit, during which no other process can notify, need not wait for the disk.
             await connection.execute("set synchronous_commit = off")
             await connection.add_listener(self._address.channel, self._heard)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except DRIVER:
             await give_up(connection)
             return
         self._lost.clear()
@@ -142,7 +142,7 @@ class Bell:
             await connection.fetchval("select 1", timeout=_PATIENCE_S)
         except asyncpg.InterfaceError:  # a notification is being sent on it just now
             return not connection.is_closed()
-        except (asyncpg.PostgresError, OSError):
+        except DRIVER:
             return False
         return True
 

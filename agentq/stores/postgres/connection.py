@@ -40,6 +40,7 @@ _BEGIN_POOLED: Final = "; ".join(
 
 _GONE: Final = (
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what the driver says where the server's farewell and our next statement crossed
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -57,7 +58,7 @@ _TEMPORARY: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.TransactionRollbackError,
 )
-DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 """What the driver raises; time-outs are among the last."""
 CONTENTION: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """Nobody's fault: the same transaction again will do."""
@@ -105,7 +106,7 @@ async def connect(address: Address) -> asyncpg.Connection[asyncpg.Record]:
         options = {"statement_cache_size": 0, "server_settings": {"application_name": "agentq"}}
     try:
         opened = await asyncpg.connect(address.dsn, timeout=CONNECT_S, **options)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except DRIVER as error:
         raise fault(error, address.where) from error
     except ValueError as error:
         raise StoreError(f"{address.where}: {error}") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import asyncpg
 
 from agentq.errors import NotOpen, StoreUnavailable
-from agentq.stores.postgres.connection import ANSWER_S, CONTENTION, Db, Names, broken, connect, fault, give_up
+from agentq.stores.postgres.connection import ANSWER_S, CONTENTION, DRIVER, Db, Names, broken, connect, fault, give_up
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -94,7 +94,7 @@ class Pool:
 
     async def _drop(self, db: Db, error: BaseException) -> None:
         """Make the connection usable again after ``error``, or give it up; raise what ``error`` means."""
-        foreign = isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError)
+        foreign = isinstance(error, DRIVER)
         if (foreign and broken(error)) or isinstance(error, asyncio.CancelledError | TimeoutError) or db.connection.is_closed():
             await give_up(db.connection)
         else:
@@ -107,7 +107,7 @@ class Pool:
             if connection.is_in_transaction():
                 async with asyncio.timeout(ANSWER_S):
                     await connection.execute("rollback")
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except DRIVER:
             await give_up(connection)
         else:
             self._free.append(connection)
@@ -123,5 +123,5 @@ async def shut(connection: asyncpg.Connection[Any]) -> None:
     """Close a connection in order, or at least at once."""
     try:
         await connection.close(timeout=2)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except DRIVER:
         await give_up(connection)

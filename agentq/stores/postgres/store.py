@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Beat,
         Census,
         Chunk,
+        Claim,
         ClaimRef,
         ClaimRequest,
         Command,
@@ -250,22 +251,27 @@ class PostgresStore:
         due_s = seen.next_due_s
         if request.limit <= 0:
             return Claims(next_due_s=due_s)
-        unheard = self._unheard.setdefault(request.worker, Unheard())
-        async with pool.statement() as db:
-            taken = await unheard.find(db, request)
-            base = unheard.begin(request.lease_s)
-            for _ in range(_CLAIM_TRIES):
-                found, lost = await claims.take(db, request, base, request.limit - len(taken), expired=seen.expired)
-                taken += found
-                if found or not lost:
-                    break
-            got = await claims.load(db, self._lanes, taken)
-        unheard.heard(base)
+        got, lost = await pool.again(lambda db: self._take(db, request, expired=seen.expired), alone=True)
         if got:
             self._rung(False, News.STATES)  # noqa: FBT003 - work
         if lost:
             due_s = _SOON_S if due_s is None else min(due_s, _SOON_S)
         return Claims(claims=got, next_due_s=due_s)
+
+    async def _take(self, db: Db, request: ClaimRequest, *, expired: bool) -> tuple[tuple[Claim, ...], bool]:
+        """Take runs, those first of which the answer was lost before; also whether others were taking some that we wanted."""
+        unheard = self._unheard.setdefault(request.worker, Unheard())
+        taken = await unheard.find(db, request)
+        base = unheard.begin(request.lease_s)
+        lost = False
+        for _ in range(_CLAIM_TRIES if len(taken) < request.limit else 0):
+            found, lost = await claims.take(db, request, base, request.limit - len(taken), expired=expired)
+            taken += found
+            if found or not lost:
+                break
+        got = await claims.load(db, self._lanes, taken)
+        unheard.heard(base, taken)
+        return got, lost
 
     async def write(self, write: Write) -> Verdict:
         """See `WorkerStore.write`."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from agentq.stores.postgres import claims, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agentq.message import ClaimRequest
     from agentq.stores.postgres.connection import Db
     from agentq.stores.postgres.rows import Row
@@ -28,10 +30,12 @@ class Unheard:
         self._until[base] = time.monotonic() + lease_s
         return base
 
-    def heard(self, base: int) -> None:
-        """The answer came."""
+    def heard(self, base: int, taken: Sequence[Row] = ()) -> None:
+        """The answer came; ``taken`` is what is handed out with it, earlier takings included."""
         self._until.pop(base, None)
-        self._found.pop(base, None)
+        for row in taken:
+            self._found[rows.token(row) ^ rows.number(row)].add(rows.number(row))
+        self._found = defaultdict(set, {open_: found for open_, found in self._found.items() if open_ in self._until})
 
     async def find(self, db: Db, request: ClaimRequest) -> list[Row]:
         """Runs of earlier takings, each once and no more than asked for. A taking may still be on its way for a lease."""
@@ -42,8 +46,6 @@ class Unheard:
         taken: list[Row] = []
         for row in await claims.unheard(db, request.worker, list(self._until)):
             n = rows.number(row)
-            found = self._found[rows.token(row) ^ n]
-            if n not in found and len(taken) < request.limit:
-                found.add(n)
+            if n not in self._found[rows.token(row) ^ n] and len(taken) < request.limit:
                 taken.append(row)
         return taken
