@@ -10,10 +10,8 @@ import pytest
 
 from agentq.errors import StoreUnavailable
 from agentq.message import (
-    ClaimRequest,
     Entry,
     EntryKind,
-    Envelope,
     Failure,
     Released,
     Retried,
@@ -31,19 +29,10 @@ from agentq.message import (
 from agentq.stores.postgres import PostgresStore
 from agentq.testing.wait import wait_until
 from tests.helpers.postgres import connected, fresh_schema
+from tests.helpers.runs import entry, envelope, request
 
-REQUEST = ClaimRequest(worker="w", app="app", queues=("queue",), tasks=("task",), limit=10, lease_s=60)
+REQUEST = request()
 VERBS = ("execute", "fetch", "fetchrow", "fetchval")
-
-
-def envelope(run_id: str, **more) -> Envelope:
-    given = {"app": "app", "task": "task", "queue": "queue", "args": b"{}", "args_hash": "h", "submitted_at": 1.0}
-    return Envelope(id=run_id, **given | more)
-
-
-def entry(seq: int, **more) -> Entry:
-    given = {"kind": EntryKind.DONE, "step": "step", "occurrence": seq, "value": b'"' + b"x" * 50 + b'"', "tokens": 3}
-    return Entry(seq=seq, **given | more)
 
 
 async def kill(killer: asyncpg.Connection, pid: int) -> None:
@@ -73,7 +62,7 @@ class Trouble:
                 raise asyncpg.DeadlockDetectedError("another transaction came first")
             if self.how == "is killed before":
                 await self.kill(connection)
-            answer = await call(connection, *args, **more)
+            await call(connection, *args, **more)
             await self.kill(connection)
             raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
 
@@ -124,7 +113,9 @@ async def live(store: PostgresStore) -> None:
         Wait(branch="0", step="wait", occurrence=0, kind=WaitKind.SIGNAL, ref="go"),
     )
     await commit(store, a, entry(2), waits=waits, children=(envelope("c"),), settle=Suspended(), running_s=1.0)
-    await commit(store, b, entry(0, value=b'"' + b"y" * 50_000 + b'"'), settle=Retried(failure=Failure(type="E", message=""), delay_s=0))
+    await commit(
+        store, b, entry(0, value=b'"' + b"y" * 50_000 + b'"'), settle=Retried(failure=Failure(type="E", message=""), delay_s=0)
+    )
     b, c = await claim("b", "c")
     await commit(store, b, settle=Succeeded(result=b"1"), running_s=1.0)
     await commit(store, c, entry(0), settle=Succeeded(result=b"2"), running_s=1.0)

@@ -69,7 +69,8 @@ async def test_a_reader_hears_of_what_another_process_did(url):
             seen = await store.watch("news", -1, 0)
             await store.submit([envelope("run-a")])
             while (await store.runs(RunQuery(ids=("run-a",))))[0].state is not RunState.SUCCEEDED:
-                assert (tick := await store.watch("news", seen, FOR_EVER_S)) != seen, "nothing was heard"
+                tick = await store.watch("news", seen, FOR_EVER_S)
+                assert tick != seen, "nothing was heard"
                 seen = tick
 
 

@@ -1,5 +1,7 @@
 """Schemas of other versions and other programs, urls, and servers that refuse."""
 
+# ruff: noqa: S608 - the names of schemas are made by the test
+
 from __future__ import annotations
 
 import sys

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from agentq.stores.postgres.address import Address
 
 CONNECT_S: Final = 10.0
-ANSWER_S: Final = 20.0
-"""How long a transaction may take before its connection is given up and the store counts as unavailable."""
+ANSWER_S: Final = 10.0
+"""How long a transaction may take before its connection is given up and the store counts as unavailable.
+
+Half of what a worker waits before it fences itself, so that a write that fell into a hole can be sent again."""
+PATIENT_S: Final = 60.0
+"""The same for what may be long: submissions in bulk, sweeps, commands on whole families."""
 
 SETTINGS: Final = {
     # The planner guesses badly at arrays and at tables that have just begun to fill, and a compiled or a hashed plan for
@@ -30,7 +34,7 @@ SETTINGS: Final = {
     "enable_mergejoin": "off",
     "default_transaction_isolation": "read committed",
     "idle_in_transaction_session_timeout": "10s",  # below any lease: a hung client must not hold rows that others may take
-    "lock_timeout": "10s",
+    "lock_timeout": "5s",
 }
 
 _BEGIN: Final = "begin isolation level read committed"
@@ -82,7 +86,7 @@ def fault(error: BaseException, where: str) -> StoreError:
     if isinstance(error, StoreError):
         return error
     if isinstance(error, TimeoutError):
-        return StoreUnavailable(f"{where}: no answer within {ANSWER_S:g} s; try again")
+        return StoreUnavailable(f"{where}: no answer in time; try again")
     if isinstance(error, _TEMPORARY):
         return StoreUnavailable(f"{where}: {text}{remedy or '; try again'}")
     return StoreError(f"{where}: {type(error).__name__}: {text}{remedy}")
@@ -106,6 +110,8 @@ async def connect(address: Address) -> asyncpg.Connection[asyncpg.Record]:
         options = {"statement_cache_size": 0, "server_settings": {"application_name": "agentq"}}
     try:
         opened = await asyncpg.connect(address.dsn, timeout=CONNECT_S, **options)
+    except TimeoutError as error:
+        raise StoreUnavailable(f"{address.where}: no connection within {CONNECT_S:g} s; try again") from error
     except DRIVER as error:
         raise fault(error, address.where) from error
     except ValueError as error:

@@ -36,20 +36,20 @@ class Pool:
         self._closed = False
 
     @contextlib.asynccontextmanager
-    async def statement(self) -> AsyncIterator[Db]:
-        """A connection for one statement that is its own transaction.
+    async def statement(self, answer_s: float | None = None) -> AsyncIterator[Db]:
+        """A connection for one statement that is its own transaction, within ``answer_s`` seconds.
 
         Raises:
             StoreUnavailable, StoreError: in place of the driver's errors, which stay as the cause.
         """
         if not self.address.notify:
-            async with self.transaction() as db:
+            async with self.transaction(answer_s) as db:
                 yield db
             return
         async with self._turns:
             db = await self._take()
             try:
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(answer_s or ANSWER_S):
                     yield db
             except BaseException as error:
                 await self._drop(db, error)
@@ -57,12 +57,12 @@ class Pool:
             self._free.append(db.connection)
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Db]:
+    async def transaction(self, answer_s: float | None = None) -> AsyncIterator[Db]:
         """A transaction that commits when the block ends, and is rolled back when it raises; errors as for `statement`."""
         async with self._turns:
             db = await self._take()
             try:
-                async with asyncio.timeout(ANSWER_S):
+                async with asyncio.timeout(answer_s or ANSWER_S):
                     await db.begin(pooled=not self.address.notify)
                     yield db
                     await db.connection.execute("commit")
@@ -71,11 +71,11 @@ class Pool:
                 raise
             self._free.append(db.connection)
 
-    async def again(self, work: Callable[[Db], Awaitable[T]], *, alone: bool = False) -> T:
+    async def again(self, work: Callable[[Db], Awaitable[T]], *, alone: bool = False, answer_s: float | None = None) -> T:
         """Do ``work`` in a transaction (``alone``: its statements are each their own), once more when it lost to another."""
         for _ in range(TRIES):
             try:
-                async with self.statement() if alone else self.transaction() as db:
+                async with self.statement(answer_s) if alone else self.transaction(answer_s) as db:
                     return await work(db)
             except StoreUnavailable as error:
                 if not isinstance(error.__cause__, CONTENTION):

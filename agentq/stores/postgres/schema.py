@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from agentq.errors import StoreError, StoreIncompatible
+from agentq.stores.postgres.connection import PATIENT_S
 
 if TYPE_CHECKING:
     from agentq.stores.postgres.connection import Db
@@ -185,8 +186,9 @@ async def migrate(pool: Pool) -> None:
     async with pool.transaction() as db:
         if await _version(db) >= len(MIGRATIONS):
             return
-    async with pool.transaction() as db:
+    async with pool.transaction(PATIENT_S) as db:
         name = db.names.schema
+        await db.connection.execute("set local lock_timeout = 0")
         await db.value("select pg_advisory_xact_lock($1, hashtext($2))", _LOCK, name)
         # Another process may have migrated while we waited for the lock.
         version = await _version(db)

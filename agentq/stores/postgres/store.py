@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from agentq.errors import NotFound, NotOpen
@@ -14,7 +15,7 @@ from agentq.stores.postgres import census as counting
 from agentq.stores.postgres import submit as submitting
 from agentq.stores.postgres.address import address
 from agentq.stores.postgres.bell import Bell
-from agentq.stores.postgres.connection import CONNECT_S, DRIVER, Db, Names, fault
+from agentq.stores.postgres.connection import CONNECT_S, DRIVER, PATIENT_S, Db, Names, fault
 from agentq.stores.postgres.desk import Desk, News
 from agentq.stores.postgres.place import Place
 from agentq.stores.postgres.pool import Pool
@@ -156,7 +157,7 @@ class PostgresStore:
             await desk.tell_time()
             return await work(desk), desk
 
-        answer, desk = await place.pool.again(transact)
+        answer, desk = await place.pool.again(transact, answer_s=PATIENT_S)
         if desk.work or desk.news:
             self._rung(desk.work, desk.news)
         return answer
@@ -172,7 +173,9 @@ class PostgresStore:
     async def _submit(self, place: Place, envelopes: Sequence[Envelope]) -> list[Submitted]:
         await self._know_lanes(place, envelopes)
         answers = await place.pool.again(
-            lambda db: submitting.submit(db, self._lanes, envelopes), alone=submitting.simple(envelopes)
+            lambda db: submitting.submit(db, self._lanes, envelopes),
+            alone=submitting.simple(envelopes),
+            answer_s=PATIENT_S,
         )
         if any(answer.created for answer in answers):
             self._rung(True, News.STATES)  # noqa: FBT003 - work
@@ -220,8 +223,7 @@ class PostgresStore:
             if not locked:
                 break
             await asyncio.sleep(pause_s)
-            again = locked
-            found = await place.pool.again(lambda db, again=again: beats.renew(db, again, lease_s), alone=True)  # type: ignore[misc]
+            found = await place.pool.again(partial(beats.renew, claims=locked, lease_s=lease_s), alone=True)
             busy = {row[1] for row in found if not row[4]}
             locked = [ref for ref in locked if ref.run_id in busy]
         return answer
@@ -288,7 +290,8 @@ class PostgresStore:
         gone = 0
         while gone < limit:
             chunk = min(sweep.CHUNK, limit - gone)
-            went = await place.do(place.pool.again(lambda db, chunk=chunk: sweep.sweep(db, retention_s, chunk)))  # type: ignore[misc]
+            work = partial(sweep.sweep, retention_s=retention_s, limit=chunk)
+            went = await place.do(place.pool.again(work, answer_s=PATIENT_S))
             gone += went
             if went < chunk:
                 break
