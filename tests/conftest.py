@@ -52,3 +52,10 @@ def postgres_url() -> Iterator[str]:
     """A PostgreSQL server, once per test run."""
     with postgres.server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def pooled_url(postgres_url: str) -> Iterator[str]:
+    """The same server behind a transaction pooler."""
+    with postgres.pooler(postgres_url) as url:
+        yield url

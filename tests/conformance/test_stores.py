@@ -42,10 +42,12 @@ async def postgres(url: str, clock: SimulatedClock, _: Path) -> AsyncIterator[tu
         yield store, other
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "postgres behind a pooler"])
 def opened(request):
     if request.param == "postgres":
         return partial(postgres, request.getfixturevalue("postgres_url"))
+    if request.param == "postgres behind a pooler":
+        return partial(postgres, request.getfixturevalue("pooled_url"))
     return {"memory": memory, "sqlite": sqlite}[request.param]
 
 

@@ -5,11 +5,15 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
+import socket
+import subprocess
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from agentq.testing.wait import wait_until_sync
 from tests.helpers.servers import unreachable
 
 GIVEN = os.environ.get("AGENTQ_TEST_POSTGRES")  # read early: no test sees settings from outside
@@ -68,7 +72,9 @@ async def connected(url: str) -> AsyncIterator:
     """A connection of the test's own."""
     import asyncpg  # noqa: PLC0415
 
-    connection = await asyncpg.connect(url)
+    from agentq.stores.postgres.address import address  # noqa: PLC0415
+
+    connection = await asyncpg.connect(address(url).dsn)
     try:
         yield connection
     finally:
@@ -84,3 +90,44 @@ async def fresh_schema(url: str) -> AsyncIterator[str]:
     finally:
         async with connected(url) as connection:
             await connection.execute(f"drop schema if exists {schema} cascade")
+
+
+_POOLER = """
+[databases]
+postgres = host={data} dbname=postgres user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 3
+max_client_conn = 500
+logfile = {folder}/log
+pidfile = {folder}/pid
+"""
+
+
+@contextlib.contextmanager
+def pooler(url: str) -> Iterator[str]:
+    """The url of the same server behind PgBouncer, where that is installed; else straight, with the settings for a pooler."""
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if GIVEN or program is None:
+        yield f"{url}{'&' if '?' in url else '?'}notify=off"
+        return
+    data = Path(url.partition("host=")[2])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = data.parent / "pooler"
+    folder.mkdir()
+    owner = data.stat()  # who alone may reach the server's socket; the pooler refuses to be root
+    os.chown(folder, owner.st_uid, owner.st_gid)
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(_POOLER.format(data=data, port=port, folder=folder))
+    subprocess.run([program, "-q", "-d", settings], check=True, user=owner.st_uid, group=owner.st_gid, extra_groups=[])
+    wait_until_sync("the pooler has begun", (folder / "pid").exists)
+    try:
+        yield f"postgresql://postgres@127.0.0.1:{port}/postgres?notify=off"
+    finally:
+        os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
