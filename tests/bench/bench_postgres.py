@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import os
 import statistics
 import subprocess
@@ -191,10 +192,14 @@ async def echo(url: str) -> None:
                 await store.write(success(claim))
 
 
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True)
+
+
 async def wake(url: str) -> None:
     async with opened(url) as store:
         own = f"{url}{'&' if '?' in url else '?'}schema={SCHEMA}"
-        process = subprocess.Popen([sys.executable, __file__, "--echo", own], stdout=subprocess.PIPE, text=True)
+        process = start("--echo", own)
         try:
             process.stdout.readline()
             await asyncio.sleep(1)
@@ -221,6 +226,31 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+WORKER = {
+    "one": ("worker: one run", "steps", (1,)),
+    "many": ("worker: fifty runs", "steps", (50,)),
+    "drain": ("worker: no-op runs with results, 100 slots", "drain", (Path(),)),
+    "start": ("worker in another process: enqueue to first line", "start_latency", (Path(tempfile.gettempdir()),)),
+}
+
+
+async def worker(url: str) -> None:
+    """End to end, with the tasks, the worker and the shapes that the embedded store is measured with."""
+    for part in WORKER:
+        async with opened(url) as store:
+            own = f"{url}{'&' if '?' in url else '?'}schema={store.where.rpartition('=')[2]}"
+        root = Path(__file__).parents[2]
+        env = os.environ | {"AGENTQ_STORE": own, "PYTHONPATH": str(root)}
+        await asyncio.to_thread(subprocess.run, [sys.executable, __file__, "--worker", part], env=env, cwd=root, check=True)
+
+
+def measure(part: str) -> None:
+    """In a process of its own, whose environment names the store."""
+    label, module, arguments = WORKER[part]
+    numbers = importlib.import_module(f"tests.bench.{module}").agentq(*arguments)
+    show(label, ", ".join(f"{name} {value:,.2f}" for name, value in numbers.items()))
+
+
 PARTS = {
     "raw": raw,
     "single": lambda url: steps(url, 1, 3000),
@@ -230,6 +260,7 @@ PARTS = {
     "backlog": backlog,
     "resume": resume,
     "wake": wake,
+    "worker": worker,
 }
 
 
@@ -254,6 +285,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["--echo", url]:
             asyncio.run(echo(url))
+        case ["--worker", part]:
+            measure(part)
         case names:
             with server() as url:
                 for name in names or PARTS:

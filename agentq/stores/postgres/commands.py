@@ -98,13 +98,10 @@ async def _set_worker(desk: Desk, order: SetWorker) -> Reply:
 
 async def _cancel(desk: Desk, order: Cancel) -> Reply:
     """Mark the whole subtree. A child that is being inserted meanwhile holds its parent's lock: look until nobody is new."""
-    members = {order.run_id}
-    while True:
-        await desk.lock(members, finishing=members)
-        found = {row[0] for row in await desk.db.fetch(_SUBTREE, order.run_id)}
-        if found <= members:
-            break
+    members: set[str] = set()
+    while not (found := {row[0] for row in await desk.db.fetch(_SUBTREE, order.run_id)}) <= members:
         members |= found
+        await desk.lock(members, finishing=members)
     run = desk.held.get(order.run_id)
     if run is None:
         return Reply.NOT_FOUND
