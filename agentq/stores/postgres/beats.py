@@ -33,7 +33,8 @@ with asked as materialized (
     select n from ~.run where id = a.id and epoch = a.epoch and token = a.token and state = 1
     for no key update skip locked) r
 ), renewed as (
-  update ~.run r set lease_until = coalesce($4::float8, ~now) + $5 from free where r.n = free.n
+  update ~.run r set lease_until = coalesce($4::float8, ~now) + $5, beat_at = coalesce($4::float8, ~now)
+  from free where r.n = free.n
 )
 select r.n, r.id, r.cancelling, r.paused, exists (select 1 from free where free.n = r.n), a.epoch, a.token
 from asked a cross join lateral (

@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from agentq.journal import RESERVED
 from agentq.message import Claim, ClaimRef, EntryKind
 from agentq.stores.postgres import rows
 from agentq.stores.postgres.desk import Desk
@@ -51,6 +52,12 @@ mine as materialized ({_MINE}), best as materialized (
 )
 """  # noqa: S608 - constants
 
+# An entry's end is on the wall clock, which is brought over to the clock by which leases age.
+_LIVED: Final = """
+greatest(0, least(coalesce($9::float8, ~now), greatest(r.beat_at, coalesce($9::float8, ~now) - coalesce($10::float8, ~now)
+  + coalesce((select ended_at from ~.journal where run = r.n order by seq desc limit 1), 0))) - r.claimed_at)
+"""
+
 _CHANGE: Final = f"""
 update ~.run r set state = 1, ready = false, wake_at = null, due_at = null, epoch = r.epoch + 1,
   token = $7::bigint # r.n, owner = $1, lease_until = coalesce($9::float8, ~now) + $8::float8,
@@ -59,6 +66,8 @@ update ~.run r set state = 1, ready = false, wake_at = null, due_at = null, epoc
     join ~.lane l on l.task = v.task where l.id = r.lane)),
   claimed = case when r.epoch = 0 and r.fork_of is null then 0 else
     coalesce((select seq + 1 from ~.journal where run = r.n order by seq desc limit 1), 0) end,
+  claimed_at = coalesce($9::float8, ~now), beat_at = coalesce($9::float8, ~now),
+  running_s = r.running_s + case when c.late then {_LIVED} else 0 end,
   takeovers = case when c.late then r.takeovers + 1 else r.takeovers end,
   suspect = case when c.late then not c.grown else r.suspect end,
   deaths = case when not c.late then r.deaths when c.grown then 0 else r.deaths + r.suspect::int end
@@ -130,7 +139,7 @@ async def settle_due(desk: Desk) -> int:
     dead = [row[0] for row in await db.fetch(_DEAD, db.wall, db.steady, _PROMOTED)]
     if not due and not dead:
         return 0
-    await desk.lock([*due, *dead], finishing=[*due, *dead])
+    await desk.lock([*due, *dead], finishing=[*due, *dead], failing=[*due, *dead])
     for run in [desk.held[run_id] for run_id in (*due, *dead) if run_id in desk.held]:
         over = run.deadline is not None and run.deadline <= desk.wall
         if run.state == RUNNING:
@@ -198,7 +207,12 @@ async def load(db: Db, lanes: Lanes, taken: Sequence[Row]) -> tuple[Claim, ...]:
         for n, branch, payload in await db.fetch(query, resumed):
             snapshots[n][branch] = payload
     lengths = {
-        n: (n, len(journal), sum(entry.kind is EntryKind.DONE for entry in journal), journal[-1].step)
+        n: (
+            n,
+            len(journal),
+            sum(entry.kind is EntryKind.DONE and not entry.step.startswith(RESERVED) for entry in journal),
+            journal[-1].step,
+        )
         for n, journal in entries.items()
     }
     runs = await rows.runs_from(db, lanes, taken, lengths)

@@ -9,7 +9,6 @@ from agentq.stores.postgres.rows import (
     CANCELLED,
     FAILED,
     KIND_CODES,
-    RUNNING,
     WAITED,
     failure_from,
 )
@@ -17,15 +16,6 @@ from agentq.stores.postgres.rows import (
 if TYPE_CHECKING:
     from agentq.message import Command
     from agentq.stores.postgres.desk import Desk, Held
-
-_SUBTREE: Final = """
-with recursive tree (id) as (
-  select $1::text collate "C"
-  union
-  select r.id from tree join ~.run r on r.parent_id = tree.id
-)
-select id from tree
-"""
 
 _SUPERSEDE: Final = """
 insert into ~.journal (run, seq, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens,
@@ -99,7 +89,7 @@ async def _set_worker(desk: Desk, order: SetWorker) -> Reply:
 async def _cancel(desk: Desk, order: Cancel) -> Reply:
     """Mark the whole subtree. A child that is being inserted meanwhile holds its parent's lock: look until nobody is new."""
     members: set[str] = set()
-    while not (found := {row[0] for row in await desk.db.fetch(_SUBTREE, order.run_id)}) <= members:
+    while not (found := await desk.family([order.run_id])) <= members:
         members |= found
         await desk.lock(members, finishing=members)
     run = desk.held.get(order.run_id)
@@ -109,13 +99,7 @@ async def _cancel(desk: Desk, order: Cancel) -> Reply:
         return Reply.UNCHANGED
     if run.final:
         return Reply.REFUSED
-    for member in [desk.held[run_id] for run_id in members if run_id in desk.held]:
-        if member.state == RUNNING:
-            member.cancelling = True
-            desk.change(member)
-        elif not member.final:
-            desk.cancel(member)
-    desk.ring(work=True)
+    desk.cancel_all(members)
     await desk.save()
     return Reply.DONE
 

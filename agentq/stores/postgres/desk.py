@@ -26,12 +26,27 @@ _COLUMNS: Final = (
     " rank, since, settled, root_id, running_s, watched, finished_at, progress, progress_note"
 )
 
+_SUBTREE: Final = """
+with recursive tree (id) as (
+  select unnest($1::text[]) collate "C"
+  union
+  select r.id from tree join ~.run r on r.parent_id = tree.id
+)
+select id from tree
+"""
+
 _LOCK: Final = f"""
 select r.* from (
   select distinct a.id from (
     select unnest($1::text[]) as id
     union all select w.ref from ~.run p join ~.wait w on w.run = p.n where w.kind = 'child' and p.id = any($2::text[])
     union all select p.id from ~.wait w join ~.run p on p.n = w.run where w.kind = 'child' and w.ref = any($3::text[])
+    union all select id from (
+      with recursive below (id) as (
+        select r.id from ~.run r where r.parent_id = any($4::text[])
+        union
+        select r.id from below join ~.run r on r.parent_id = below.id
+      ) select id from below) b
   ) a order by 1 offset 0
 ) a cross join lateral (select {_COLUMNS} from ~.run where id = a.id for no key update) r
 """  # noqa: S608 - constants
@@ -153,10 +168,18 @@ class Desk:
         self.news = News.NONE
 
     async def lock(
-        self, ids: Iterable[str], *, suspending: Iterable[str] = (), finishing: Iterable[str] = ()
+        self,
+        ids: Iterable[str],
+        *,
+        suspending: Iterable[str] = (),
+        finishing: Iterable[str] = (),
+        failing: Iterable[str] = (),
     ) -> dict[str, Held]:
-        """Lock runs, the children that the suspending wait for, and the runs that wait for the finishing, where they exist."""
-        self._hold(await self.db.fetch(_LOCK, list(ids), list(suspending), list(finishing)))
+        """Lock runs, and whom their change may concern.
+
+        That is: what the suspending wait for, who waits for the finishing, and all below the failing.
+        """
+        self._hold(await self.db.fetch(_LOCK, list(ids), list(suspending), list(finishing), list(failing)))
         await self.tell_time()
         return self.held
 
@@ -167,7 +190,8 @@ class Desk:
 
     def _hold(self, found: Iterable[Row]) -> None:
         for row in found:
-            self.held[row[1]] = Held(**dict(zip(_FIELDS, row, strict=False)))
+            if row[1] not in self.held:  # else it may have been changed already
+                self.held[row[1]] = Held(**dict(zip(_FIELDS, row, strict=False)))
 
     def ring(self, *, work: bool) -> None:
         """A run changed its state; ``work``: something may be claimable, or a worker has to look."""
@@ -226,6 +250,9 @@ class Desk:
 
     async def save(self) -> None:
         """Write everything. Call it last, once."""
+        failed = [run.id for run in self.changed.values() if run.ends and run.state == FAILED]
+        if failed:
+            await self._take_down(failed)
         ended = [run for run in self.changed.values() if run.ends and run.final]
         if ended:
             await self._wake_waiters(ended)
@@ -237,6 +264,28 @@ class Desk:
             run.place(self.wall)
         columns = [list(column) for column in zip(*map(_VALUES, self.changed.values()), strict=True)]
         await self.db.fetch(_SAVE, *columns)
+
+    async def family(self, roots: Iterable[str]) -> set[str]:
+        """Ids of these runs and of all below them."""
+        return {row[0] for row in await self.db.fetch(_SUBTREE, list(roots))}
+
+    async def _take_down(self, failed: list[str]) -> None:
+        """What a run that failed for good has started goes with it."""
+        while missing := (members := await self.family(failed)) - self.held.keys() - set(failed):
+            await self.lock(missing, finishing=missing)
+            if not missing & self.held.keys():
+                break  # swept meanwhile
+        self.cancel_all(members - set(failed))
+
+    def cancel_all(self, members: Iterable[str]) -> None:
+        """Cancel those that are not final: at once, or by the flag where a worker has it. All are locked."""
+        for run in [self.held[run_id] for run_id in members if run_id in self.held]:
+            if run.state == RUNNING:
+                run.cancelling = True
+                self.change(run)
+            elif not run.final:
+                self.cancel(run)
+            self.ring(work=True)
 
     async def _wake_waiters(self, ended: list[Held]) -> None:
         await self.db.fetch("delete from ~.wait where run = any($1::bigint[])", [run.n for run in ended])

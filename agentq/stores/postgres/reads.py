@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from agentq.journal import RESERVED
 from agentq.message import Arrival, WaitKind
 from agentq.stores.postgres import rows
 from agentq.stores.postgres.rows import CODES, DONE, RUN_COLUMNS, STATES
@@ -19,7 +20,8 @@ PREFIX_CHARS: Final = 4
 """Shorter run id prefixes match nothing."""
 
 _LENGTHS: Final = f"""
-select u.n, l.seq + 1, (select count(*) from ~.journal j where j.run = u.n and j.kind = {DONE}), l.step
+select u.n, l.seq + 1,
+  (select count(*) from ~.journal j where j.run = u.n and j.kind = {DONE} and not starts_with(j.step, '{RESERVED}')), l.step
 from unnest($1::bigint[]) as u (n)
 cross join lateral (select seq, step from ~.journal where run = u.n order by seq desc limit 1) l
 """  # noqa: S608 - a constant

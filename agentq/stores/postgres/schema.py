@@ -38,6 +38,8 @@ create table ~.run (
   owner text,
   lease_until float8,
   claimed int not null default 0,             -- journal length at the last claim
+  claimed_at float8,
+  beat_at float8,                             -- the last sign of life of this claim
   attempt int not null default 1,
   paused boolean not null default false,
   cancelling boolean not null default false,

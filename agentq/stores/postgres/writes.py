@@ -139,6 +139,7 @@ class Batch:
             ids,
             suspending=[write.ref.run_id for write in self._writes if isinstance(write.settle, Suspended)],
             finishing=[write.ref.run_id for write in self._writes if write.settle is not None],
+            failing=[write.ref.run_id for write in self._writes if isinstance(write.settle, Failed)],
         )
         numbers = [run.n for write in self._writes if (run := self.desk.held.get(write.ref.run_id)) is not None]
         self._lengths = dict(await self._db.fetch(_LENGTHS, numbers))
