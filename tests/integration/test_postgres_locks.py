@@ -79,6 +79,19 @@ async def test_a_claim_passes_by_rows_that_are_held(store, user):
     assert [claim.run.id for claim in (await store.claim(request())).claims] == ["run-a"]
 
 
+async def test_a_dead_workers_run_that_is_held_is_asked_for_again_soon(store, user):
+    await store.submit([envelope("run-a")])
+    await store.claim(request("dead"))
+    await store.leave("dead")
+    await user.execute("begin; select 1 from run where id = 'run-a' for update")
+    answer = await store.claim(request())
+    assert answer.claims == ()
+    assert answer.next_due_s is not None
+    await user.execute("rollback")
+    [claim] = (await store.claim(request())).claims
+    assert claim.taken_over
+
+
 async def test_a_write_that_waited_for_a_lock_sees_what_happened_meanwhile(store, user):
     await store.submit([envelope("run-a")])
     [claim] = (await store.claim(request())).claims

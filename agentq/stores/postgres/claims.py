@@ -86,11 +86,14 @@ _LATE: Final = 44
 
 _GROWN: Final = "exists (select 1 from ~.journal j where j.run = run.n and j.seq = run.claimed)"
 # Rare: among the ready there are runs of the dead. Twice the number may be locked for a moment; the best of both are taken.
-_TAKE_OVER: Final = f"""
-with {_READY}, late as materialized (
-  select run.n, mine.place, run.priority, run.rank, true as late, {_GROWN} as grown from ~.run join mine on mine.id = run.lane
+_LATE_RUNS: Final = f"""
+~.run join mine on mine.id = run.lane
   where lease_until <= coalesce($9::float8, ~now) and not paused and not cancelling
     and (deadline is null or deadline > coalesce($10::float8, ~now)) and ($5 or {_GROWN}) and {_MAY} and ~below
+"""
+_TAKE_OVER: Final = f"""
+with {_READY}, late as materialized (
+  select run.n, mine.place, run.priority, run.rank, true as late, {_GROWN} as grown from {_LATE_RUNS}
   order by mine.place, run.priority desc, run.rank, run.n limit $6 for no key update of run skip locked
 ), changed as ({
     _CHANGE.replace(
@@ -99,7 +102,8 @@ with {_READY}, late as materialized (
         " order by place, priority desc, rank, n limit $6) c",
     )
 })
-select changed.*, (select sum(quota) from best) as quota from (select 1) as one left join changed on true
+select changed.*, (select coalesce(sum(quota), 0) from best) + (select count(*) from {_LATE_RUNS}) as quota
+from (select 1) as one left join changed on true
 """  # noqa: S608
 
 _DUE: Final = """
