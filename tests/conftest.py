@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from agentq.testing.wait import wait_until_sync
-from tests.helpers import leaks
+from tests.helpers import leaks, postgres
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +45,17 @@ async def _no_leaked_tasks() -> AsyncIterator[None]:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("AGENTQ_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server, once per test run."""
+    with postgres.server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def pooled_url(postgres_url: str) -> Iterator[str]:
+    """The same server behind a transaction pooler."""
+    with postgres.pooler(postgres_url) as url:
+        yield url

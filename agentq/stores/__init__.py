@@ -19,10 +19,11 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
     """The store behind ``url``, to be opened with ``async with``.
 
     ``sqlite:///abs/path.db``, ``sqlite:./relative.db``, a bare path, ``memory:`` or ``memory:name`` (shared by that name
-    within this process). ``clock`` is the machine's unless given.
+    within this process), ``postgresql://user:password@host:port/database`` (see `agentq.stores.postgres`). ``clock`` is for
+    tests; without one each store has its own, PostgreSQL the server's.
 
     Raises:
-        InvalidArgument: no store is known for such a url.
+        InvalidArgument: no store is known for such a url, or what it needs is not installed.
     """
     scheme, colon, rest = url.partition(":")
     if not colon or len(scheme) == 1 or "/" in scheme or "\\" in scheme:
@@ -38,8 +39,8 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
             raise InvalidArgument("store", url, "write sqlite:///absolute/path.db or sqlite:./relative/path.db")
         return _sqlite(unquote(path), clock, url)
     if scheme in {"postgres", "postgresql"}:
-        raise InvalidArgument("store", f"{scheme}://…", "PostgreSQL comes with agentq[postgres]; use a SQLite file until then")
-    raise InvalidArgument("store", f"{scheme}:…", "use sqlite:///path.db, a path, or memory:")
+        return _postgres(url, clock)
+    raise InvalidArgument("store", f"{scheme}:…", "use sqlite:///path.db, a path, postgresql://…, or memory:")
 
 
 def _sqlite(path: str, clock: Clock | None, url: str) -> Store:
@@ -48,3 +49,13 @@ def _sqlite(path: str, clock: Clock | None, url: str) -> Store:
     if not path or path.endswith("/") or Path(path).is_dir():
         raise InvalidArgument("store", url, "name a file, such as ./agentq.db")
     return SQLiteStore(path, clock=clock)
+
+
+def _postgres(url: str, clock: Clock | None) -> Store:
+    try:
+        from agentq.stores.postgres import PostgresStore  # noqa: PLC0415 - the driver is an extra
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise InvalidArgument("store", "postgresql://…", "install the driver: pip install 'agentq[postgres]'") from error
+    return PostgresStore(url, clock=clock)

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
+from agentq.errors import StoreUnavailable
 from agentq.message import RunQuery
 from agentq.stores import open_store
 from agentq.stores.base import Store
@@ -40,6 +41,10 @@ class Storm:
     step_ms: float = 20.0
     limit_s: float = 600.0
     seed: int | None = None
+    store: str | None = None
+    """Url of an empty store; None is a SQLite file in the storm's folder."""
+    lease_s: float = 30.0
+    """Without the file locks of one machine a dead worker is noticed only so late."""
 
 
 @dataclass(slots=True)
@@ -57,7 +62,10 @@ class Crew:
         """What workers and producer share."""
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("AGENTQ_")},
-            "AGENTQ_STORE": f"sqlite:///{self.folder}/chaos.db",
+            "AGENTQ_STORE": self.storm.store or f"sqlite:///{self.folder}/chaos.db",
+            "AGENTQ_LEASE": f"{self.storm.lease_s}",
+            "AGENTQ_FENCE": f"{self.storm.lease_s * 2 / 3}",
+            "AGENTQ_HEARTBEAT": f"{self.storm.lease_s / 6}",
             tasks.LOG: str(self.folder / "bodies.log"),
             tasks.STEP_MS: str(self.storm.step_ms),
         }
@@ -130,7 +138,10 @@ async def strike(storm: Storm, folder: Path) -> tally.Tally:
 
 
 async def _all_final(store: Store) -> bool:
-    queues = (await store.census()).queues
+    try:
+        queues = (await store.census()).queues
+    except StoreUnavailable:
+        return False
     return not any(each.runnable + each.delayed + each.running + each.waiting + each.parked for each in queues)
 
 
@@ -145,6 +156,8 @@ def main() -> int:
     parser.add_argument("--step-ms", type=float, default=Storm().step_ms, help="longest duration of a step")
     parser.add_argument("--limit", type=float, default=Storm().limit_s, metavar="SECONDS", dest="limit_s")
     parser.add_argument("--seed", type=int, help="makes the pauses and the choice of victims repeatable")
+    parser.add_argument("--store", metavar="URL", help="an empty store (default: a SQLite file)")
+    parser.add_argument("--lease", type=float, default=Storm().lease_s, metavar="SECONDS", dest="lease_s")
     storm = Storm(**vars(parser.parse_args()))
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         verdict = asyncio.run(strike(storm, Path(folder)))

@@ -1,14 +1,27 @@
 """A small storm of kills on every run of the tests, and proof that the tally would see what goes wrong."""
 
+import dataclasses
 from pathlib import Path
 
 from agentq.message import Entry, EntryKind, Run, RunState
 from tests.chaos import kill_workers, tally
+from tests.helpers import postgres
 
 
 async def test_nothing_is_lost_when_workers_are_killed(tmp_path: Path):
     storm = kill_workers.Storm(runs=60, steps=8, slots=4, workers=2, kill_every_s=1.0, step_ms=120, limit_s=60, seed=7)
     verdict = await kill_workers.strike(storm, tmp_path)
+    assert not verdict.violations, f"{verdict}\n{(tmp_path / 'workers.log').read_text()[-4000:]}"
+    assert verdict.kills >= 2, verdict
+    assert verdict.taken_over >= 1, verdict
+
+
+async def test_nothing_is_lost_when_workers_on_postgresql_are_killed(postgres_url: str, tmp_path: Path):
+    storm = kill_workers.Storm(
+        runs=60, steps=8, slots=4, workers=2, kill_every_s=1.0, step_ms=120, limit_s=60, seed=7, lease_s=2.0
+    )
+    async with postgres.fresh_schema(postgres_url) as url:
+        verdict = await kill_workers.strike(dataclasses.replace(storm, store=url), tmp_path)
     assert not verdict.violations, f"{verdict}\n{(tmp_path / 'workers.log').read_text()[-4000:]}"
     assert verdict.kills >= 2, verdict
     assert verdict.taken_over >= 1, verdict

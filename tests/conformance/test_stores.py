@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from agentq.stores import open_store
 from agentq.stores.memory import MemoryStore
 from agentq.testing.clock import SimulatedClock
 from agentq.testing.conformance import CLAUSES, Clause, check
+from tests.helpers.postgres import fresh_schema
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,15 +31,26 @@ async def memory(clock: SimulatedClock, _: Path) -> AsyncIterator[tuple[Store, S
 
 @contextlib.asynccontextmanager
 async def sqlite(clock: SimulatedClock, folder: Path) -> AsyncIterator[tuple[Store, Store]]:
-    open_store = getattr(importlib.import_module("agentq.stores"), "open_store", None)
-    if open_store is None:
-        pytest.skip("there is no SQLite store here")
     url = f"sqlite:///{folder}/agentq.db"
     async with open_store(url, clock=clock) as store, open_store(url, clock=clock) as other:
         yield store, other
 
 
-@pytest.mark.parametrize("opened", [memory, sqlite], ids=["memory", "sqlite"])
+@contextlib.asynccontextmanager
+async def postgres(url: str, clock: SimulatedClock, _: Path) -> AsyncIterator[tuple[Store, Store]]:
+    async with fresh_schema(url) as own, open_store(own, clock=clock) as store, open_store(own, clock=clock) as other:
+        yield store, other
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres", "postgres behind a pooler"])
+def opened(request):
+    if request.param == "postgres":
+        return partial(postgres, request.getfixturevalue("postgres_url"))
+    if request.param == "postgres behind a pooler":
+        return partial(postgres, request.getfixturevalue("pooled_url"))
+    return {"memory": memory, "sqlite": sqlite}[request.param]
+
+
 @pytest.mark.parametrize("clause", CLAUSES, ids=str)
 async def test_store(clause: Clause, opened, tmp_path):
     clock = SimulatedClock()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from itertools import cycle
 from typing import Any
@@ -183,11 +183,11 @@ class Lab:
         await asyncio.sleep(0)
 
 
-_opener: list[Callable[[SimulatedClock], Store]] = [lambda clock: MemoryStore(clock=clock)]
+_opener: list[Callable[[SimulatedClock], AbstractAsyncContextManager[Store]]] = [lambda clock: MemoryStore(clock=clock)]
 
 
 @contextmanager
-def stores_by(opener: Callable[[SimulatedClock], Store]) -> Iterator[None]:
+def stores_by(opener: Callable[[SimulatedClock], AbstractAsyncContextManager[Store]]) -> Iterator[None]:
     """Have `lab` open its stores so for a while."""
     before, _opener[0] = _opener[0], opener
     try:

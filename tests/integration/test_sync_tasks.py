@@ -259,14 +259,14 @@ async def test_code_blocked_in_c_is_abandoned_after_the_grace_and_nothing_is_rel
     async with lab(aq) as bench:
         bench.vary(grace_s=0.05)
         run_id = await bench.submit(task.bind())
+        before = asyncio.all_tasks()
         working = asyncio.create_task(bench.once())
         await wait_until("the thread is in C", came.is_set)
         bench.stop(Stop.DRAIN)
         assert await working is End.ABANDONED
         assert await bench.state(run_id) is RunState.RUNNING
         release.release()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.wait(others)
+        await asyncio.wait(asyncio.all_tasks() - before)
 
 
 async def test_a_run_is_released_only_after_its_code_has_ended() -> None:

@@ -18,13 +18,14 @@ from agentq.stores.sqlite import census as counting
 from agentq.stores.sqlite import claims as owning
 from agentq.stores.sqlite import producer, reads, rows
 from agentq.stores.sqlite import sweep as sweeping
-from agentq.stores.sqlite.bell import NEWS, WORK, Bell, Ticks
+from agentq.stores.sqlite.bell import Bell
 from agentq.stores.sqlite.connection import BUSY_S, connect, fault
 from agentq.stores.sqlite.desk import Desk
 from agentq.stores.sqlite.gate import Gate
 from agentq.stores.sqlite.liveness import Liveness, boot_id
 from agentq.stores.sqlite.schema import migrate
 from agentq.stores.sqlite.threads import Reader, Writer
+from agentq.stores.ticks import NEWS, WORK, Ticks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,73 @@
+"""Where the server is, as a url says it, and how to show that without its secrets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from agentq.errors import InvalidArgument
+
+SCHEMA: Final = "agentq"
+"""Where the tables are unless the url says ``schema=``."""
+CONNECTIONS: Final = 8
+"""Most connections of one event loop for verbs, beside the two that commit writes, unless the url says ``pool=``."""
+
+_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+_HOST: Final = re.compile(r"[^@/?#]*@")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A server, a database and a schema of it."""
+
+    dsn: str
+    """What the driver takes: the url without the parameters that are ours."""
+    schema: str = SCHEMA
+    notify: bool = True
+    """False behind a transaction pooler: no LISTEN, no session state, no prepared statements."""
+    pool: int = CONNECTIONS
+    where: str = ""
+    """For people; free of secrets."""
+
+    @property
+    def channel(self) -> str:
+        """The NOTIFY channel of this schema."""
+        return f"agentq:{self.schema}"
+
+
+def address(url: str) -> Address:
+    """Read ``postgresql://user:password@host:port/database?schema=agentq&notify=off&pool=8`` and the driver's own parameters.
+
+    Raises:
+        InvalidArgument: a parameter of ours does not fit.
+    """
+    parts = urlsplit(url)
+    ours: dict[str, str] = {}
+    theirs: list[tuple[str, str]] = []
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name in {"schema", "notify", "pool"}:
+            ours[name] = value
+        else:
+            theirs.append((name, value))
+    schema = ours.get("schema", SCHEMA)
+    if not _NAME.fullmatch(schema):
+        raise InvalidArgument("store: schema", schema, "use at most 40 small letters, digits and underscores")
+    notify = ours.get("notify", "on")
+    if notify not in {"on", "off"}:
+        raise InvalidArgument("store: notify", notify, "use on, or off behind a transaction pooler")
+    pool = ours.get("pool", str(CONNECTIONS))
+    if not pool.isdecimal() or not 1 <= int(pool) <= 1000:  # noqa: PLR2004 - more than any server takes
+        raise InvalidArgument("store: pool", pool, "use a number of connections from 1 on")
+    dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(theirs), ""))
+    return Address(dsn=dsn, schema=schema, notify=notify == "on", pool=int(pool), where=_shown(url, theirs, schema))
+
+
+def _shown(url: str, theirs: list[tuple[str, str]], schema: str) -> str:
+    parts = urlsplit(url)
+    host = _HOST.sub("", parts.netloc, count=1) if "@" in parts.netloc else parts.netloc
+    named = dict(theirs)
+    host = host.rpartition("@")[2] or named.get("host", "localhost")
+    name = unquote(parts.path.lstrip("/")) or named.get("database", named.get("dbname", ""))
+    return f"postgresql://{host}/{name}" + ("" if schema == SCHEMA else f"?schema={schema}")

@@ -1,0 +1,182 @@
+"""Connections to the server, what its errors mean, and statements that find their schema."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from agentq.errors import StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentq.clock import Clock
+    from agentq.stores.postgres.address import Address
+
+CONNECT_S: Final = 10.0
+ANSWER_S: Final = 10.0
+"""How long a transaction may take before its connection is given up and the store counts as unavailable.
+
+Half of what a worker waits before it fences itself, so that a write that fell into a hole can be sent again."""
+PATIENT_S: Final = 60.0
+"""The same for what may be long: submissions in bulk, sweeps, commands on whole families."""
+
+SETTINGS: Final = {
+    # The planner guesses badly at arrays and at tables that have just begun to fill, and a compiled or a hashed plan for
+    # such a guess costs more than the statement; every statement here is meant for one index and says so by these.
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "default_transaction_isolation": "read committed",
+    "idle_in_transaction_session_timeout": "10s",  # below any lease: a hung client must not hold rows that others may take
+    "lock_timeout": "5s",
+}
+
+_BEGIN: Final = "begin isolation level read committed"
+_BEGIN_POOLED: Final = "; ".join(
+    [_BEGIN, *(f"set local {name} = '{value}'" for name, value in SETTINGS.items() if not name.startswith("default_"))]
+)
+
+_GONE: Final = (
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # what the driver says where the server's farewell and our next statement crossed
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # after a failover: the next connection finds the new primary
+    asyncpg.InvalidCachedStatementError,
+    OSError,
+    TimeoutError,
+)
+_TEMPORARY: Final = (
+    *_GONE,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.TransactionRollbackError,
+)
+DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+"""What the driver raises; time-outs are among the last."""
+CONTENTION: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+"""Nobody's fault: the same transaction again will do."""
+
+_REMEDIES: Final[Sequence[tuple[type[BaseException], str]]] = (
+    (asyncpg.InvalidPasswordError, "check user and password in the url"),
+    (asyncpg.InvalidAuthorizationSpecificationError, "check user and password in the url, and the server's pg_hba.conf"),
+    (asyncpg.InvalidCatalogNameError, "create the database first, or name another one in the url"),
+    (asyncpg.InsufficientPrivilegeError, "grant the user what it needs on the database and its schema"),
+    (asyncpg.TooManyConnectionsError, "raise max_connections, or lower pool= in the url"),
+    (asyncpg.DiskFullError, "the server's disk is full; free some space"),
+    (asyncpg.ReadOnlySQLTransactionError, "the server is a standby; add target_session_attrs=primary to the url"),
+    (asyncpg.CharacterNotInRepertoireError, "PostgreSQL keeps no NUL character in a name"),
+)
+
+
+def fault(error: BaseException, where: str) -> StoreError:
+    """What an error of the driver, the server or the network means to a caller."""
+    text = str(error).strip() or type(error).__name__
+    remedy = next((f"; {remedy}" for kind, remedy in _REMEDIES if isinstance(error, kind)), "")
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, TimeoutError):
+        return StoreUnavailable(f"{where}: no answer in time; try again")
+    if isinstance(error, _TEMPORARY):
+        return StoreUnavailable(f"{where}: {text}{remedy or '; try again'}")
+    return StoreError(f"{where}: {type(error).__name__}: {text}{remedy}")
+
+
+def broken(error: BaseException) -> bool:
+    """Whether the connection on which it happened is of no more use."""
+    return isinstance(error, _GONE) or not isinstance(error, asyncpg.PostgresError)
+
+
+async def connect(address: Address) -> asyncpg.Connection[asyncpg.Record]:
+    """Open a connection that belongs to the running event loop.
+
+    Raises:
+        StoreUnavailable: the server cannot be reached now.
+        StoreError: it refuses us.
+    """
+    options: dict[str, Any] = {"server_settings": {"application_name": "agentq", **SETTINGS}}
+    if not address.notify:
+        # A pooler knows none of these, and the next statement may go to another server process.
+        options = {"statement_cache_size": 0, "server_settings": {"application_name": "agentq"}}
+    try:
+        opened = await asyncpg.connect(address.dsn, timeout=CONNECT_S, **options)
+    except TimeoutError as error:
+        raise StoreUnavailable(f"{address.where}: no connection within {CONNECT_S:g} s; try again") from error
+    except DRIVER as error:
+        raise fault(error, address.where) from error
+    except ValueError as error:
+        raise StoreError(f"{address.where}: {error}") from error
+    return opened
+
+
+class Names:
+    """Statements name tables as ``~.run`` and the server's clock as ``~now``; here these get their meaning."""
+
+    def __init__(self, schema: str) -> None:
+        """``schema`` needs no quotes."""
+        self.schema = schema
+        self._texts: dict[str, str] = {}
+
+    def text(self, sql: str) -> str:
+        """``sql`` as the server takes it."""
+        found = self._texts.get(sql)
+        if found is None:
+            now = "extract(epoch from statement_timestamp())::float8"
+            found = self._texts[sql] = sql.replace("~now", now).replace("~.", f'"{self.schema}".')
+        return found
+
+
+class Db:
+    """A connection at work, and the clock: the server's, unless a test brings its own."""
+
+    __slots__ = ("clock", "connection", "names", "where")
+
+    def __init__(self, connection: asyncpg.Connection[asyncpg.Record], names: Names, clock: Clock | None, where: str) -> None:
+        """``where`` is for messages."""
+        self.connection = connection
+        self.names = names
+        self.clock = clock
+        self.where = where
+
+    @property
+    def wall(self) -> float | None:
+        """Seconds since the epoch on the test's clock; None where the server's counts."""
+        return None if self.clock is None else self.clock.wall()
+
+    @property
+    def steady(self) -> float | None:
+        """The clock by which leases age on the test's clock; None where the server's counts."""
+        return None if self.clock is None else self.clock.steady()
+
+    async def fetch(self, sql: str, *values: Any) -> list[Any]:
+        """All rows."""
+        found: list[Any] = await self.connection.fetch(self.names.text(sql), *values)
+        return found
+
+    async def row(self, sql: str, *values: Any) -> Any:
+        """The first row, or None."""
+        return await self.connection.fetchrow(self.names.text(sql), *values)
+
+    async def value(self, sql: str, *values: Any) -> Any:
+        """The first column of the first row, or None."""
+        return await self.connection.fetchval(self.names.text(sql), *values)
+
+    async def begin(self, *, pooled: bool) -> None:
+        """Start a transaction; behind a pooler, with the settings that a session would have."""
+        await self.connection.execute(_BEGIN_POOLED if pooled else _BEGIN)
+
+
+async def give_up(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Drop a connection whatever its state."""
+    connection.terminate()
+    await asyncio.sleep(0)  # lets the transport close

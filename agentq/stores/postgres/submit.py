@@ -1,0 +1,116 @@
+"""Envelopes become rows."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+from agentq.message import Submitted
+from agentq.stores.postgres.desk import keep_blobs
+from agentq.stores.postgres.rows import INLINE_BYTES, STATES, blobs, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentq.message import Envelope
+    from agentq.stores.postgres.connection import Db
+    from agentq.stores.postgres.rows import Lanes
+
+# Numbers are drawn in the order given, because equals start in that order; rows go in by id, so that two submissions of the
+# same ids wait for each other in a line. The oldest columns of a run say when it may start, on the server's clock.
+_INSERT: Final = """
+insert into ~.run (n, id, lane, state, ready, priority, rank, since, due_at, wake_at, submitted_at, deadline, timeout_s,
+  max_attempts, key, tenant, tags, args_hash, parent_id, root_id, fork_of, traceparent, args, args_blob, watched)
+select n, id, lane, 0, due_at is null or due_at <= now, priority, coalesce(due_at, submitted_at), coalesce(due_at, now), due_at,
+  least(case when due_at > now then due_at end, deadline), submitted_at, deadline, timeout_s, max_attempts, key, tenant, tags,
+  args_hash, parent_id, root_id, fork_of, traceparent, args, args_blob,
+  exists (select 1 from ~.wait w where w.kind = 'child' and w.ref = e.id)
+from (
+  select nextval('~.run_n') as n, coalesce($1::float8, ~now) as now, u.*
+  from unnest($2::text[], $3::int[], $4::bigint[], $5::float8[], $6::float8[], $7::float8[], $8::float8[], $9::bigint[],
+    $10::text[], $11::text[], $12::bytea[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bytea[],
+    $19::text[])
+    as u (id, lane, priority, submitted_at, due_at, deadline, timeout_s, max_attempts, key, tenant, tags, args_hash, parent_id,
+      root_id, fork_of, traceparent, args, args_blob)
+  offset 0
+) e order by id
+on conflict (id) do nothing returning id, n
+"""
+
+ATOMIC_SUBMIT: Final = 5000
+"""Envelopes in one transaction."""
+
+
+def lanes_of(envelopes: Sequence[Envelope]) -> set[tuple[str, str, str]]:
+    """The lanes that must be known before `submit`."""
+    return {(envelope.app, envelope.queue, envelope.task) for envelope in envelopes}
+
+
+def simple(envelopes: Sequence[Envelope]) -> bool:
+    """Whether `insert` alone is enough, so that it may be its own transaction."""
+    return all(len(envelope.args) <= INLINE_BYTES for envelope in envelopes)
+
+
+async def submit(db: Db, lanes: Lanes, envelopes: Sequence[Envelope]) -> list[Submitted]:
+    """See `ProducerStore.submit`; ``db`` is in a transaction."""
+    return await answers(db, envelopes, await insert(db, lanes, envelopes))
+
+
+async def insert(
+    db: Db, lanes: Lanes, envelopes: Sequence[Envelope], *, parents: Sequence[tuple[str, str]] = ()
+) -> dict[str, int]:
+    """Insert those that do not exist; id to number of those that were. ``parents``: (parent id, root id) by position."""
+    large = {envelope.id: envelope for envelope in envelopes if len(envelope.args) > INLINE_BYTES}
+    shas = {run_id: hashlib.sha256(envelope.args).hexdigest() for run_id, envelope in large.items()}
+    family: Sequence[tuple[str | None, str | None]] = parents or [(None, None)] * len(envelopes)
+    columns = zip(*(_row(e, lanes, shas.get(e.id), *kin) for e, kin in zip(envelopes, family, strict=True)), strict=True)
+    created = dict(await db.fetch(_INSERT, db.wall, *(list(column) for column in columns)))
+    fresh = {shas[run_id]: large[run_id].args for run_id in large.keys() & created.keys()}
+    if fresh:
+        await keep_blobs(db, fresh, {(created[run_id], shas[run_id]) for run_id in large.keys() & created.keys()})
+    return created
+
+
+def _row(envelope: Envelope, lanes: Lanes, sha: str | None, parent: str | None, root: str | None) -> tuple[Any, ...]:
+    return (
+        envelope.id,
+        lanes.number(envelope.app, envelope.queue, envelope.task),
+        envelope.priority,
+        envelope.submitted_at,
+        envelope.due_at,
+        envelope.deadline,
+        envelope.timeout_s,
+        envelope.max_attempts,
+        envelope.key,
+        envelope.tenant,
+        encode(envelope.tags) if envelope.tags else None,
+        envelope.args_hash,
+        parent if envelope.parent_id is None else envelope.parent_id,
+        root if envelope.root_id is None else envelope.root_id,
+        envelope.fork_of,
+        envelope.traceparent,
+        envelope.args if sha is None else None,
+        sha,
+    )
+
+
+async def answers(db: Db, envelopes: Sequence[Envelope], created: dict[str, int]) -> list[Submitted]:
+    """Tell the new from those that stood already or came twice."""
+    fresh = dict.fromkeys(created)
+    standing: dict[str, Any] = {}
+    data: dict[str, bytes] = {}
+    if len(fresh) < len(envelopes):
+        query = "select id, args, args_blob, args_hash, state from ~.run where id = any($1::text[])"
+        standing = {row[0]: row for row in await db.fetch(query, [envelope.id for envelope in envelopes])}
+        wanted = {row[2] for row in standing.values() if row[2] is not None}
+        data = await blobs(db, wanted) if wanted else {}
+    told = []
+    for envelope in envelopes:
+        if envelope.id in fresh:
+            del fresh[envelope.id]
+            told.append(Submitted(id=envelope.id, created=True, args_hash=envelope.args_hash))
+            continue
+        _, args, sha, args_hash, state = standing[envelope.id]
+        stands = args if sha is None else data.get(sha)
+        told.append(Submitted(id=envelope.id, created=False, args=stands, args_hash=args_hash, state=STATES[state]))
+    return told

@@ -1,0 +1,125 @@
+"""Schemas of other versions and other programs, urls, and servers that refuse."""
+
+# ruff: noqa: S608 - the names of schemas are made by the test
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from agentq.errors import InvalidArgument, NotOpen, StoreError, StoreIncompatible, StoreUnavailable
+from agentq.stores import open_store
+from agentq.stores.postgres import PostgresStore
+from agentq.stores.postgres.schema import MIGRATIONS
+from tests.helpers.postgres import connected, fresh_schema
+from tests.helpers.runs import envelope
+
+NEWER = len(MIGRATIONS) + 1
+
+
+@pytest.fixture
+async def url(postgres_url):
+    async with fresh_schema(postgres_url) as own:
+        yield own
+
+
+def schema(url: str) -> str:
+    return url.rpartition("schema=")[2]
+
+
+async def newer(postgres_url: str, url: str, *, oldest: int) -> None:
+    """What a newer agentq leaves: a column more, and who still fits."""
+    async with PostgresStore(url):
+        pass
+    async with connected(postgres_url) as connection:
+        name = schema(url)
+        await connection.execute(f"alter table {name}.run add column colour text not null default 'none'")
+        await connection.execute(f"update {name}.meta set value = '{NEWER}' where key = 'version'")
+        await connection.execute(f"update {name}.meta set value = '{oldest}' where key = 'oldest'")
+
+
+async def test_a_schema_that_a_newer_version_only_added_to_still_fits(postgres_url, url):
+    await newer(postgres_url, url, oldest=1)
+    async with PostgresStore(url) as store:
+        assert (await store.submit([envelope("run-a")]))[0].created
+    async with connected(postgres_url) as connection:
+        assert await connection.fetchval(f"select value from {schema(url)}.meta where key = 'version'") == str(NEWER)
+
+
+async def test_a_schema_that_needs_a_newer_version_is_refused(postgres_url, url):
+    await newer(postgres_url, url, oldest=NEWER)
+    with pytest.raises(StoreIncompatible, match="Upgrade agentq"):
+        async with PostgresStore(url):
+            pass
+
+
+async def test_a_running_store_goes_on_while_another_version_migrates(postgres_url, url):
+    async with PostgresStore(url) as store:
+        await store.submit([envelope("run-a")])
+        await newer(postgres_url, url, oldest=1)
+        assert (await store.submit([envelope("run-b")]))[0].created
+
+
+async def test_a_schema_of_another_program_is_left_alone(postgres_url, url):
+    async with connected(postgres_url) as connection:
+        await connection.execute(f"create schema {schema(url)}; create table {schema(url)}.run (mine int)")
+    with pytest.raises(StoreError, match="another program"):
+        async with PostgresStore(url):
+            pass
+
+
+async def test_two_schemas_of_one_database_know_nothing_of_each_other(postgres_url, url):
+    async with fresh_schema(postgres_url) as second, PostgresStore(url) as one, PostgresStore(second) as two:
+        await one.submit([envelope("run-a")])
+        assert (await two.submit([envelope("run-a")]))[0].created
+
+
+async def test_the_default_transaction_isolation_of_the_database_does_not_matter(postgres_url, url):
+    async with connected(postgres_url) as connection:
+        await connection.execute("alter database postgres set default_transaction_isolation = 'serializable'")
+        try:
+            async with PostgresStore(url) as store:
+                assert (await store.submit([envelope("run-a")]))[0].created
+        finally:
+            await connection.execute("alter database postgres reset default_transaction_isolation")
+
+
+async def test_a_server_that_is_not_there_is_unavailable_and_its_password_a_secret():
+    store = PostgresStore("postgresql://me:s3cret@127.0.0.1:9/db?password=s3cret")
+    assert store.where == "postgresql://127.0.0.1:9/db"
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9/db") as refused:
+        async with store:
+            pass
+    assert "s3cret" not in str(refused.value)
+
+
+async def test_a_database_that_is_not_there_is_named_with_the_remedy(postgres_url):
+    with pytest.raises(StoreError, match=r"nowhere.*create the database"):
+        async with PostgresStore(postgres_url.replace("/postgres?", "/nowhere?")):
+            pass
+
+
+@pytest.mark.parametrize("part", ["schema=Robert'; drop", "schema=" + "x" * 41, "notify=maybe", "pool=0", "pool=x"])
+def test_parameters_that_do_not_fit_are_named(part):
+    with pytest.raises(InvalidArgument, match=part.partition("=")[0]):
+        open_store(f"postgresql://host/db?{part}")
+
+
+async def test_a_store_is_used_inside_its_block(url):
+    store = PostgresStore(url)
+    with pytest.raises(NotOpen):
+        await store.submit([envelope("run-a")])
+    async with store:
+        with pytest.raises(NotOpen, match="open already"):
+            await store.__aenter__()
+    with pytest.raises(NotOpen):
+        await store.census()
+
+
+def test_without_the_driver_the_error_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("agentq.stores.postgres")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(InvalidArgument, match=r"pip install 'agentq\[postgres\]'"):
+        open_store("postgresql://host/db")
