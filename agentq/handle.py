@@ -225,7 +225,9 @@ class RunHandle(Generic[R]):
                 return run
             left = _LOOK_S if end is None else min(_LOOK_S, end - time.monotonic())
             if left <= 0:
-                raise ResultTimeout(self.id, f"run {self.id} is still {run.state} after {timeout_s} s; it goes on")
+                raise ResultTimeout(
+                    self.id, f"run {self.id} is still {run.state} in {store.where} after {timeout_s} s; it goes on"
+                )
             tick = await store.watch("news", tick, left)
 
     async def _look(self) -> Run:

@@ -243,7 +243,9 @@ class Steps:
         forgiven = () if delay is None else self._supersede(inner)
         await run.ledger.commit(entry, *forgiven)
         name = "step.failed" if delay is None else "step.retrying"
-        emit(name, run_id=run.row.id, task=run.row.task, step=spec.name, attempt=attempt, error=failure.type)
+        more = {} if delay is None else {"delay_s": delay}
+        emit(name, run_id=run.row.id, task=run.row.task, step=spec.name, branch=place[0], attempt=attempt,
+             error=failure.type, **more)  # fmt: skip
         if delay is None:
             final = step_error(entry, failure)
             final.carried = inner

@@ -103,8 +103,8 @@ class Worker:
         store = self._app.store
         self._loop, self._stir = asyncio.get_running_loop(), asyncio.Event()
         emit("worker.started", worker=self.id, app=self._app.name, pool=self._settings.pool, pid=os.getpid(),
-             slots=self._settings.concurrency, queues=self._app.queues, tasks=len(self._app.tasks),
-             store=store.where)  # fmt: skip
+             slots=self._settings.concurrency, queues=[name for name, _ in self._settings.queues] or self._app.queues,
+             tasks=len(self._app.tasks), store=store.where)  # fmt: skip
         async with AsyncExitStack() as stack:
             if self._app.lifespan is not None:
                 await stack.enter_async_context(self._app.lifespan(self._app))
