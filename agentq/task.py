@@ -174,25 +174,17 @@ def declare(
     isolate: bool,
 ) -> Task[..., Any]:
     """Check a function and make it a task; see `AgentQ.task`."""
-    if not inspect.isfunction(fn):
-        raise DeclarationError(f"@aq.task: {fn!r} is not a function")
-    if spec_of(fn) is not None:
-        raise DeclarationError(f"@aq.task {fn.__name__}: it is a step already; a task calls steps, it is none itself")
-    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
-        raise DeclarationError(f"@aq.task {fn.__name__}: a generator has no single result; return it, and stream with ctx.emit")
+    _check_function(fn, queue)
     is_async = inspect.iscoroutinefunction(fn)
     _check_context(fn, is_async=is_async)
-    if not queue or any(char in queue for char in "=, \n"):
-        raise DeclarationError(f"@aq.task {fn.__name__}: queue={queue!r} must be a name without '=', ',' or blanks")
-    for field_name, span in (("timeout", timeout), ("attempt_timeout", attempt_timeout)):
-        if span is not None and not is_duration(span):
-            raise DeclarationError(f"@aq.task {fn.__name__}: {field_name}={span!r} must be a timedelta longer than zero")
-    for field_name, given, kind, words in (
-        ("retry", retry, Retry, "a Retry, such as Retry(max_attempts=5)"),
-        ("budget", budget, Budget, "a Budget, such as Budget(steps=200)"),
-        ("version", version, str, "a string"),
+    for field_name, given, fits, words in (
+        ("timeout", timeout, is_duration(timeout), "a timedelta longer than zero"),
+        ("attempt_timeout", attempt_timeout, is_duration(attempt_timeout), "a timedelta longer than zero"),
+        ("retry", retry, isinstance(retry, Retry), "a Retry, such as Retry(max_attempts=5)"),
+        ("budget", budget, isinstance(budget, Budget), "a Budget, such as Budget(steps=200)"),
+        ("version", version, isinstance(version, str), "a string"),
     ):
-        if given is not None and not isinstance(given, kind):
+        if given is not None and not fits:
             raise DeclarationError(f"@aq.task {fn.__name__}: {field_name}={given!r} must be {words}")
     try:
         mismatch = Mismatch(on_mismatch)
@@ -213,6 +205,17 @@ def declare(
         isolate=isolate,
     )
     return Task(app, fn, spec)
+
+
+def _check_function(fn: Callable[..., Any], queue: str) -> None:
+    if not inspect.isfunction(fn):
+        raise DeclarationError(f"@aq.task: {fn!r} is not a function")
+    if spec_of(fn) is not None:
+        raise DeclarationError(f"@aq.task {fn.__name__}: it is a step already; a task calls steps, it is none itself")
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise DeclarationError(f"@aq.task {fn.__name__}: a generator has no single result; return it, and stream with ctx.emit")
+    if not queue or any(char in queue for char in "=, \n"):
+        raise DeclarationError(f"@aq.task {fn.__name__}: queue={queue!r} must be a name without '=', ',' or blanks")
 
 
 def _check_context(fn: Callable[..., Any], *, is_async: bool) -> None:

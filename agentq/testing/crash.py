@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -60,8 +60,7 @@ async def crash_everywhere(
 
     After each operation: epochs never fall, a journal only grows and has no gap, no step is recorded twice, ``running`` has
     an owner, ``waiting`` has something to wake it, a final run has neither. At every step body: it was not recorded before,
-    and an ``at_most_once`` one was not begun before, unless it was decided to retry. At the end: the run is final and its
-    result is that of the undisturbed run.
+    and no try of an ``at_most_once`` one was begun before. At the end: the run is final, with the undisturbed run's result.
 
     Args:
         call: ``task.bind(…)``.
@@ -85,10 +84,9 @@ async def crash_everywhere(
         raise Broken(
             f"without any fault the run fails: {calm.ending[2]}; is a fake or a signal missing? (fails=True if it is meant to)"
         )
-    singles = [(Fault(at, kind),) for at in range(calm.operations) for kind in kinds]
     counts: Counter[FaultKind] = Counter()
     reexecuted = 0
-    plans = [*singles, *_pairs(calm.operations, tuple(kinds), pairs, seed)]
+    plans = _plans(calm.operations, tuple(kinds), pairs, seed)
     for faults in plans:
         outcome = await scene.play(faults)
         counts.update(fault.kind for fault in faults)
@@ -99,11 +97,14 @@ async def crash_everywhere(
     return CrashReport(operations=calm.operations, scenarios=len(plans), reexecuted=reexecuted, by_kind=dict(counts))
 
 
-def _pairs(operations: int, kinds: tuple[FaultKind, ...], count: int, seed: int) -> Iterator[tuple[Fault, ...]]:
+def _plans(operations: int, kinds: tuple[FaultKind, ...], pairs: int, seed: int) -> list[tuple[Fault, ...]]:
+    """Every single fault, and random pairs."""
     draw = random.Random(seed)  # noqa: S311 - a test's choice
-    for _ in range(count if operations > 1 else 0):
+    plans: list[tuple[Fault, ...]] = [(Fault(at, kind),) for at in range(operations) for kind in kinds]
+    for _ in range(pairs if operations > 1 else 0):
         first, second = sorted(draw.sample(range(operations), 2))
-        yield Fault(first, draw.choice(kinds)), Fault(second, draw.choice(kinds))
+        plans.append((Fault(first, draw.choice(kinds)), Fault(second, draw.choice(kinds))))
+    return plans
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,8 @@ class _Witness:
         self._epochs: dict[str, int] = {}
         self._recorded: dict[str, Entry] = {}
         self._bodies: Counter[str] = Counter()
+        self._tries: Counter[tuple[str, int]] = Counter()
+        self._begun: set[tuple[str, int]] = set()
         self.reexecuted = 0
         self.broken: Broken | None = None
         """The first rule that did not hold: the run that it was raised in may have taken it for a failure of its own."""
@@ -194,6 +197,11 @@ class _Witness:
         if frame.key in self._recorded:
             entry = self._recorded[frame.key]
             self._fail(f"step {frame.step!r} of run {run_id} runs again although entry {entry.seq} recorded it")
+        self._tries[frame.key, frame.attempt] += 1
+        if (frame.key, frame.attempt) in self._begun and self._tries[frame.key, frame.attempt] > 1:
+            self._fail(
+                f"try {frame.attempt} of step {frame.step!r} of run {run_id} may happen at most once, and was begun twice"
+            )
         self._bodies[frame.key] += 1
         self.reexecuted += self._bodies[frame.key] > frame.attempt
 
@@ -232,7 +240,9 @@ class _Witness:
         self._journals[run_id] = journal
         for entry in journal[len(before) :]:
             key = step_key(run_id, entry.identity)
-            if entry.kind is EntryKind.DONE:
+            if entry.kind is EntryKind.STARTED:
+                self._begun.add((key, entry.attempt))
+            elif entry.kind is EntryKind.DONE:
                 self._recorded[key] = entry
             elif entry.kind is EntryKind.SUPERSEDED:
                 self._recorded.pop(key, None)

@@ -204,3 +204,40 @@ async def test_a_run_that_fails_undisturbed_proves_little() -> None:
         await testing.crash_everywhere(fails.bind())
     report = await testing.crash_everywhere(fails.bind(), fails=True)
     assert report.scenarios > 0
+
+
+@aq.step(effect="at_most_once", on_interrupt="retry")
+async def pay(amount: int) -> str:
+    return f"paid {amount}"
+
+
+@aq.step(effect="at_most_once", on_interrupt="skip")
+async def mail(to: str) -> str | None:
+    return None
+
+
+@aq.task
+async def buys(ctx: Context) -> list[str | None]:
+    return [await pay(5), await mail("a"), await ask("thanks")]
+
+
+async def test_no_try_of_an_at_most_once_step_is_begun_twice() -> None:
+    report = await testing.crash_everywhere(buys.bind(), pairs=30)
+    assert report.scenarios > 0
+
+
+class _Unmarked(MemoryStore):
+    """A store that hands runs over without the marks of steps that were begun."""
+
+    async def claim(self, request: ClaimRequest) -> Claims:
+        claims = await super().claim(request)
+        last = claims.claims[0].journal[-1:] if claims.claims else ()
+        if last and last[0].kind == "started":
+            cut = [msgspec.structs.replace(claim, journal=claim.journal[:-1]) for claim in claims.claims]
+            return msgspec.structs.replace(claims, claims=tuple(cut))
+        return claims
+
+
+async def test_a_store_that_forgets_the_marks_is_found_out() -> None:
+    with pytest.raises(Broken):
+        await testing.crash_everywhere(buys.bind(), store=lambda clock: _Unmarked(clock=clock))
