@@ -10,12 +10,13 @@ import msgspec
 from agentq import producer
 from agentq.codec import digest
 from agentq.context import Outcome
-from agentq.errors import ChildFailed, JournalMismatch
-from agentq.journal import Mismatch, mismatch_message
+from agentq.errors import ChildFailed
+from agentq.journal import Mismatch
 from agentq.message import Arrival, Entry, EntryKind, Failure, RunState, Wait, WaitKind, child_run_id
 from agentq.telemetry import emit
 from agentq.worker.branches import Work, side_by_side
 from agentq.worker.host import Host
+from agentq.worker.mismatch import other_arguments
 from agentq.worker.waits import Waits
 
 if TYPE_CHECKING:
@@ -165,9 +166,8 @@ class Children:
         return Outcome(run_id=ended.run_id, task=call.task.name, value=call.task.codec.decode(bytes(ended.result)))
 
     def _check(self, entry: Entry, sign: str) -> None:
-        task = self._run.task.spec
-        if entry.args_hash != sign and task.on_mismatch is not Mismatch.IGNORE:
-            raise JournalMismatch(mismatch_message(entry, sign, version_then=self._run.row.version, version_now=task.version))
+        if entry.args_hash != sign and self._run.task.spec.on_mismatch is not Mismatch.IGNORE:
+            raise other_arguments(self._run, entry, sign)
 
 
 class _Score:

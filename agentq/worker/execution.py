@@ -37,6 +37,7 @@ from agentq.telemetry import emit
 from agentq.worker.children import Children
 from agentq.worker.host import ExecutionOptions, Host
 from agentq.worker.ledger import Lease, Ledger, Stop
+from agentq.worker.limits import time_left, timeout_of
 from agentq.worker.mailbox import Mailbox
 from agentq.worker.memory import Memory
 from agentq.worker.presence import Presence
@@ -96,6 +97,9 @@ class Execution:
         self._over: asyncio.Future[bool] = self.loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._guests: set[asyncio.Task[Any]] = set()
+        """Tasks of the user's code."""
+        self._chores: set[asyncio.Task[Any]] = set()
+        """What the run itself does on the side."""
         me = cast("Host", self)
         self.me = me
         self.ledger = Ledger(store, lease, self.history, clock, self.stop, self.options.sleep)
@@ -161,7 +165,7 @@ class Execution:
         if self.stopping is not None and self.stopping >= stop:
             return
         self.stopping, self._reason = stop, reason
-        if stop >= Stop.TIMEOUT or self.presence.bodies == 0:
+        if stop >= Stop.ATTEMPT_TIMEOUT or self.presence.bodies == 0:
             self._unwind()
 
     def hurry(self) -> None:
@@ -170,7 +174,7 @@ class Execution:
             self._unwind()
 
     def step_ended(self) -> None:
-        """Called when a step body's result is committed."""
+        """Called when a step body is over, with its result committed or without one."""
         if self.stopping is not None:
             if self.presence.bodies == 0:
                 self._unwind()
@@ -195,7 +199,9 @@ class Execution:
 
     def background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do something for the run that nobody waits for; it ends before the run is settled."""
-        self.track(self.loop.create_task(work), background=True)
+        chore = self.loop.create_task(work)
+        self._chores.add(chore)
+        chore.add_done_callback(self._chores.discard)
 
     def adopt(self) -> None:
         """Note that the calling task works for the run, though the user's code made it: it ends with the run."""
@@ -203,12 +209,10 @@ class Execution:
         if task is not None and task is not self.root and task not in self._guests:
             self.track(task)
 
-    def track(self, task: asyncio.Task[Any], *, background: bool = False) -> None:
+    def track(self, task: asyncio.Task[Any]) -> None:
         """Remember a task that works for the run, so that it ends with it."""
         self._guests.add(task)
         task.add_done_callback(self._guests.discard)
-        if background:
-            task.set_name("agentq-background")
 
     async def fetch(self, entry: Entry) -> bytes:
         """The value of an entry, wherever it is kept."""
@@ -232,13 +236,13 @@ class Execution:
         run, spec = self.row, self.task.spec
         emit("run.resumed" if self.history.next_seq else "run.claimed", run_id=run.id, task=run.task, queue=run.queue,
              attempt=run.attempt, epoch=self.claim.ref.epoch, steps=self.history.steps)  # fmt: skip
-        timeout = run.timeout_s if run.timeout_s is not None else spec.timeout_s
-        if timeout is not None:
-            message = f"used up its running time of {timeout:g} s"
-            self._timers.append(self.loop.call_later(max(0.0, timeout - run.running_s), self.stop, Stop.TIMEOUT, message))
+        left = time_left(run, spec)
+        if left is not None:
+            message = f"used up its running time of {timeout_of(run, spec):g} s"
+            self._timers.append(self.loop.call_later(left, self.stop, Stop.TIMEOUT, message))
         if spec.attempt_timeout_s is not None:
             message = f"the attempt took longer than {spec.attempt_timeout_s:g} s"
-            self._timers.append(self.loop.call_later(spec.attempt_timeout_s, self.stop, Stop.TIMEOUT, message))
+            self._timers.append(self.loop.call_later(spec.attempt_timeout_s, self.stop, Stop.ATTEMPT_TIMEOUT, message))
         if run.deadline is not None:
             left = max(0.0, run.deadline - self.clock.wall())
             self._timers.append(self.loop.call_later(left, self.stop, Stop.DEADLINE, "its deadline passed"))
@@ -287,8 +291,7 @@ class Execution:
             self._timers.append(self.loop.call_later(self.options.grace_s, self._give_up))
         self.root.cancel(self._reason)
         for task in self._guests:
-            if task.get_name() != "agentq-background":
-                task.cancel(self._reason)
+            task.cancel(self._reason)
         self._timers.append(self.loop.call_later(_RETRY_CANCEL_S, self._unwind))
 
     def _give_up(self) -> None:
@@ -303,12 +306,11 @@ class Execution:
 
     async def _end_guests(self) -> None:
         """Cancel tasks of the user's that outlive the root; finish what the run does itself, while it is ours."""
-        guests = [task for task in self._guests if not task.done()]
-        for task in guests:
-            if task.get_name() != "agentq-background" or self.stopping in {Stop.LOST, Stop.CANCEL, Stop.BROKEN}:
-                task.cancel()
-        if guests:
-            await asyncio.wait(guests, timeout=self.options.grace_s)
+        ours = self.stopping not in {Stop.LOST, Stop.CANCEL, Stop.BROKEN}
+        for task in self._guests if ours else self._guests | self._chores:
+            task.cancel()
+        if left := self._guests | self._chores:
+            await asyncio.wait(left, timeout=self.options.grace_s)
 
     def _shut(self) -> None:
         """From now on every verb refuses: a task of the user's that outlives the run must not go on in its name."""
@@ -349,9 +351,9 @@ class Execution:
                 return Released(reason=self._reason), ()
             case Stop.DEADLINE:
                 return Failed(failure=_named(DeadlineExceeded(self._reason), permanent=True)), ()
-            case Stop.TIMEOUT:
+            case Stop.TIMEOUT | Stop.ATTEMPT_TIMEOUT:
                 emit("run.timed_out", run_id=self.row.id, task=self.row.task, reason=self._reason)
-                return self._failed(RunTimeout(self._reason), permanent=not self._reason.startswith("the attempt"))
+                return self._failed(RunTimeout(self._reason), permanent=stop is Stop.TIMEOUT)
             case Stop.BROKEN:
                 return self._failed(RuntimeError(self._reason))
 

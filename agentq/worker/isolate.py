@@ -20,6 +20,7 @@ from agentq.worker.execution import End
 from agentq.worker.host import ExecutionOptions
 from agentq.worker.leases import Held
 from agentq.worker.ledger import Stop, deliver
+from agentq.worker.limits import time_left, timeout_of
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -157,7 +158,7 @@ class Isolated:
                 process.kill()
         if 0 <= code - EXIT_BASE < len(ENDS):
             end = ENDS[code - EXIT_BASE]
-            emit(f"run.{end}" if end is not End.ABANDONED else "run.abandoned", run_id=run.id, task=run.task, queue=run.queue,
+            emit(f"run.{end}", run_id=run.id, task=run.task, queue=run.queue,
                  attempt=run.attempt, duration_s=self.unsaved_s)  # fmt: skip
             return end
         return await self._crashed(_died(code))
@@ -189,11 +190,11 @@ class Isolated:
     async def _kill_late(self, process: asyncio.subprocess.Process) -> None:
         """A child that does not end by itself after its timeout is killed: that is what it is isolated for."""
         run, spec = self._claim.run, self._task.spec
-        timeout = run.timeout_s if run.timeout_s is not None else spec.timeout_s
-        if timeout is None:
+        left = time_left(run, spec)
+        if left is None:
             return
-        await asyncio.sleep(max(0.0, timeout - run.running_s) + self._settings.grace_s)
-        self._late = f"used up its running time of {timeout:g} s and did not end by itself"
+        await asyncio.sleep(left + self._settings.grace_s)
+        self._late = f"used up its running time of {timeout_of(run, spec):g} s and did not end by itself"
         process.kill()
 
     async def _crashed(self, message: str) -> End:

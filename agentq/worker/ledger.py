@@ -29,11 +29,12 @@ class Stop(IntEnum):
     SUSPEND = 1
     PAUSE = 2
     DRAIN = 3
-    TIMEOUT = 4
-    DEADLINE = 5
-    BROKEN = 6
-    CANCEL = 7
-    LOST = 8
+    ATTEMPT_TIMEOUT = 4
+    TIMEOUT = 5
+    DEADLINE = 6
+    BROKEN = 7
+    CANCEL = 8
+    LOST = 9
 
 
 class Lease(Protocol):

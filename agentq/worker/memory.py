@@ -8,10 +8,11 @@ import msgspec
 
 from agentq.codec import Codec, digest
 from agentq.context import UNSET
-from agentq.errors import AgentQError, JournalMismatch
-from agentq.journal import Mismatch, mismatch_message
+from agentq.errors import AgentQError
+from agentq.journal import Mismatch
 from agentq.message import Entry, EntryKind
 from agentq.worker.host import Host
+from agentq.worker.mismatch import other_arguments
 from agentq.worker.steps import Steps
 
 if TYPE_CHECKING:
@@ -61,8 +62,7 @@ class Memory:
         entry = run.history.read(place)
         if entry is not None:
             if entry.args_hash != sign and run.task.spec.on_mismatch is Mismatch.ERROR:
-                then, now = run.row.version, run.task.spec.version
-                raise JournalMismatch(mismatch_message(entry, sign, version_then=then, version_now=now))
+                raise other_arguments(run, entry, sign)
             await self.fetch(entry)
             return entry
         entry = run.ledger.entry(EntryKind.APPENDED, place, args_hash=sign, value=raw)

@@ -13,11 +13,12 @@ from agentq.message import Claim, ClaimRequest
 from agentq.settings import WorkerSettings
 from agentq.stores.base import Store
 from agentq.telemetry import emit
-from agentq.worker.execution import POISON_DEATHS, End, Execution
+from agentq.worker.execution import POISON_DEATHS, End
 from agentq.worker.host import ExecutionOptions
 from agentq.worker.isolate import Isolated, can_isolate
 from agentq.worker.leases import Heart, Held
 from agentq.worker.ledger import Stop
+from agentq.worker.limits import ends_within
 from agentq.worker.unusable import Unusable
 from agentq.worker.verbs import LiveRun
 
@@ -168,7 +169,8 @@ class Pool:
                 working = LiveRun(task, claim, held, self._store, self._clock, self._options)
             except ValueError as error:
                 working = Unusable(claim, held, self._store, error)
-        held.limit_at = limit_at(working, self._settings.grace_s) if isinstance(working, Execution) else None
+        span = ends_within(run, task.spec) if isinstance(working, LiveRun) else None
+        held.limit_at = None if span is None else self._clock.steady() + span + self._settings.grace_s
         if claim.taken_over:
             emit("run.taken_over", run_id=run.id, task=run.task, queue=run.queue, takeovers=run.takeovers, suspect=run.suspect)
         slot = Slot(claim, held, working, alone=run.suspect and isinstance(working, Isolated))
@@ -189,13 +191,3 @@ class Pool:
             if self.slots.get(slot.claim.run.id) is slot:
                 del self.slots[slot.claim.run.id]
             self._ended(slot.claim, end)
-
-
-def limit_at(execution: Execution, grace_s: float) -> float | None:
-    """Steady time by which the run's code must have ended, or None if it has no timeout."""
-    run, spec = execution.row, execution.task.spec
-    timeout = run.timeout_s if run.timeout_s is not None else spec.timeout_s
-    spans = [] if timeout is None else [max(0.0, timeout - run.running_s)]
-    if spec.attempt_timeout_s is not None:
-        spans.append(spec.attempt_timeout_s)
-    return execution.clock.steady() + min(spans) + grace_s if spans else None

@@ -15,13 +15,14 @@ import msgspec
 from agentq.budget import Usage, exceeded
 from agentq.errors import BudgetExceeded, ChildFailed, CodecError, JournalMismatch, StepFailed, StepTimeout
 from agentq.failure import failure_from, leaves
-from agentq.journal import Identity, Mismatch, OnInterrupt, insertion_message, mismatch_message, superseding
+from agentq.journal import Identity, Mismatch, OnInterrupt, superseding
 from agentq.message import Entry, EntryKind, Failure
 from agentq.retry import decide
 from agentq.scope import Frame, Scope, enter_scope, leave_scope
 from agentq.telemetry import emit
 from agentq.worker.host import Host
 from agentq.worker.mailbox import Mailbox
+from agentq.worker.mismatch import other_arguments, other_place
 
 if TYPE_CHECKING:
     from agentq.step import StepSpec
@@ -80,8 +81,7 @@ class Steps:
         left_out = run.history.passed_over(place)
         if left_out and (spec.on_mismatch or run.task.spec.on_mismatch) is Mismatch.ERROR:
             emit("journal.mismatch", run_id=run.row.id, step=place[1], branch=place[0], policy=str(Mismatch.ERROR))
-            then, now = run.row.version, run.task.spec.version
-            raise JournalMismatch(insertion_message(place, left_out, version_then=then, version_now=now))
+            raise other_place(run, place, left_out)
 
     def _fits(self, entry: Entry, sign: str, spec: StepSpec) -> bool:
         if entry.args_hash == sign:
@@ -89,11 +89,9 @@ class Steps:
         policy = spec.on_mismatch or self._run.task.spec.on_mismatch
         if policy is Mismatch.IGNORE:
             return True
-        then, now = self._run.row.version, self._run.task.spec.version
-        message = mismatch_message(entry, sign, version_then=then, version_now=now)
         emit("journal.mismatch", run_id=self._run.row.id, step=entry.step, branch=entry.branch, policy=str(policy))
         if policy is Mismatch.ERROR:
-            raise JournalMismatch(message)
+            raise other_arguments(self._run, entry, sign)
         self._run.history.forgive(entry.identity)
         return False
 
@@ -102,8 +100,6 @@ class Steps:
         raw = await self._run.fetch(entry)
         if entry.kind is EntryKind.FAILED:
             raise step_error(entry, msgspec.json.decode(raw, type=Failure))
-        if spec.at_most_once and raw == b"null":
-            return None  # it was skipped, whatever its annotation says
         try:
             return spec.codec.decode(raw)
         except CodecError as error:

@@ -114,7 +114,7 @@ async def test_a_drain_cannot_be_swallowed(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["returns", "raises"])
-@pytest.mark.parametrize("stop", [Stop.DRAIN, Stop.CANCEL, Stop.TIMEOUT])
+@pytest.mark.parametrize("stop", [Stop.DRAIN, Stop.CANCEL, Stop.ATTEMPT_TIMEOUT])
 async def test_what_a_body_makes_of_its_cancellation_is_not_recorded(how: str, stop: Stop) -> None:
     aq, gate, calls = AgentQ("t"), Gate(), Calls()
 
@@ -143,7 +143,7 @@ async def test_what_a_body_makes_of_its_cancellation_is_not_recorded(how: str, s
             live.hurry()
         end = await working
         assert await bench.journal(run_id) == []
-        assert end is {Stop.DRAIN: End.RELEASED, Stop.CANCEL: End.CANCELLED, Stop.TIMEOUT: End.RETRYING}[stop]
+        assert end is {Stop.DRAIN: End.RELEASED, Stop.CANCEL: End.CANCELLED, Stop.ATTEMPT_TIMEOUT: End.RETRYING}[stop]
         if stop is not Stop.CANCEL:
             await bench.settle()
             assert await bench.result(run_id) == "all of it"
