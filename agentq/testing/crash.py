@@ -81,9 +81,7 @@ async def crash_everywhere(
     scene = _Scene(call, steps, signals, make, new_run_id())
     calm = await scene.play(())
     if calm.ending[0] is RunState.FAILED and not fails:
-        raise Broken(
-            f"without any fault the run fails: {calm.ending[2]}; is a fake or a signal missing? (fails=True if it is meant to)"
-        )
+        raise Broken(f"without any fault the run fails: {calm.ending[2]}; a fake or a signal is missing, or say fails=True")
     counts: Counter[FaultKind] = Counter()
     reexecuted = 0
     plans = _plans(calm.operations, tuple(kinds), pairs, seed)

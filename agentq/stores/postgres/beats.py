@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from agentq.message import Beat, WorkerState
+from agentq.stores.columns import encode
 from agentq.stores.postgres.desk import arrived
-from agentq.stores.postgres.rows import encode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

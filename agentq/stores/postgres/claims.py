@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentq.journal import RESERVED
 from agentq.message import Claim, ClaimRef, EntryKind
+from agentq.stores.columns import QUEUED, RUNNING, WAIT_COLUMNS, WAITING, wait_from
 from agentq.stores.postgres import rows
 from agentq.stores.postgres.desk import Desk
-from agentq.stores.postgres.rows import ENTRY_COLUMNS, QUEUED, RUN_COLUMNS, RUNNING, WAIT_COLUMNS, WAITING
+from agentq.stores.postgres.rows import ENTRY_COLUMNS, RUN_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -206,7 +207,7 @@ async def load(db: Db, lanes: Lanes, taken: Sequence[Row]) -> tuple[Claim, ...]:
             entries[row[0]].append(rows.entry_from(row[1:]))
         query = f"select run, {WAIT_COLUMNS} from ~.wait where run = any($1::bigint[])"  # noqa: S608
         for row in await db.fetch(query, resumed):
-            waits[row[0]].append(rows.wait_from(row[1:]))
+            waits[row[0]].append(wait_from(row[1:]))
         query = "select run, branch, payload from ~.snapshot where run = any($1::bigint[])"
         for n, branch, payload in await db.fetch(query, resumed):
             snapshots[n][branch] = payload

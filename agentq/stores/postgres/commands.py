@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from agentq.message import Cancel, EntryKind, Fork, Pause, Reply, Requeue, Resume, Send, SetWorker
-from agentq.stores.postgres.rows import (
-    CANCELLED,
-    FAILED,
-    KIND_CODES,
-    WAITED,
-    failure_from,
-)
+from agentq.stores.columns import CANCELLED, FAILED, KIND_CODES, WAITED, failure_from
 
 if TYPE_CHECKING:
     from agentq.message import Command

@@ -13,7 +13,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from agentq.message import Failure
-from agentq.stores.postgres.rows import CANCELLED, FAILED, INLINE_BYTES, QUEUED, RUNNING, SUCCEEDED, WAITING, encode
+from agentq.stores.columns import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, WAITING, encode
+from agentq.stores.postgres.rows import INLINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -6,7 +6,8 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 from agentq.message import EntryKind, Succeeded
-from agentq.stores.postgres.rows import INLINE_BYTES, KIND_CODES, encode
+from agentq.stores.columns import KIND_CODES, encode
+from agentq.stores.postgres.rows import INLINE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentq.journal import RESERVED
 from agentq.message import Arrival, WaitKind
+from agentq.stores.columns import CODES, DONE, STATES, failure_from
 from agentq.stores.postgres import rows
-from agentq.stores.postgres.rows import CODES, DONE, RUN_COLUMNS, STATES
+from agentq.stores.postgres.rows import RUN_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +132,7 @@ async def inbox(db: Db, run_ids: Sequence[str]) -> list[Arrival]:
             ref=ref,
             payload=b"null" if payload is None else payload,
             state=STATES[state],
-            failure=rows.failure_from(failure),
+            failure=failure_from(failure),
             tokens=tokens,
             cost_nanos=cost,
         )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import msgspec
-
-from agentq.message import Chunk, Entry, EntryKind, Failure, Run, RunState, Wait, WaitKind
+from agentq.message import Chunk, Entry, Run, Wait
+from agentq.stores.columns import KINDS, STATES, WAIT_COLUMNS, failure_from, tags_decoder, wait_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,34 +14,6 @@ if TYPE_CHECKING:
 
 Row: TypeAlias = Any
 """A row as the driver gives it: a sequence."""
-
-# States and kinds by their number in the tables: new ones go to the end.
-STATES: Final = (
-    RunState.QUEUED,
-    RunState.RUNNING,
-    RunState.WAITING,
-    RunState.PARKED,
-    RunState.SUCCEEDED,
-    RunState.FAILED,
-    RunState.CANCELLED,
-)
-CODES: Final = {state: code for code, state in enumerate(STATES)}
-QUEUED, RUNNING, WAITING, PARKED, SUCCEEDED, FAILED, CANCELLED = range(7)
-"""The states as stored; those from `SUCCEEDED` on are final, which the statements say as ``state >= 4``."""
-
-KINDS: Final = (
-    EntryKind.STARTED,
-    EntryKind.TRIED,
-    EntryKind.DONE,
-    EntryKind.FAILED,
-    EntryKind.SAVED,
-    EntryKind.APPENDED,
-    EntryKind.WAITED,
-    EntryKind.SUPERSEDED,
-)
-KIND_CODES: Final = {kind: code for code, kind in enumerate(KINDS)}
-DONE: Final = KIND_CODES[EntryKind.DONE]
-WAITED: Final = KIND_CODES[EntryKind.WAITED]
 
 INLINE_BYTES: Final = 32 * 1024
 """Larger entry values, arguments and results go to blobs, which runs share by content."""
@@ -60,11 +31,6 @@ _NOW: Final = 41
 ENTRY_COLUMNS: Final = (
     "seq, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens, cost_nanos, blob, value"
 )
-WAIT_COLUMNS: Final = "branch, step, occurrence, kind, ref, due_at, ask, attempt"
-
-_failure = msgspec.json.Decoder(Failure)
-_tags = msgspec.json.Decoder(dict[str, str])
-encode: Final = msgspec.json.encode
 
 
 class Lanes:
@@ -142,7 +108,7 @@ def run_from(row: Row, lanes: Lanes, data: dict[str, bytes], steady: float | Non
         priority=row[8],
         key=row[9],
         tenant=row[10],
-        tags=_tags.decode(row[11]) if row[11] else {},
+        tags=tags_decoder.decode(row[11]) if row[11] else {},
         version=row[12],
         due_at=row[13],
         deadline=row[14],
@@ -186,11 +152,6 @@ def token(row: Row) -> int:
     return found
 
 
-def failure_from(raw: bytes | None) -> Failure | None:
-    """A `Failure` from its column."""
-    return _failure.decode(raw) if raw else None
-
-
 def entry_from(row: Row) -> Entry:
     """An `Entry` from a row of `ENTRY_COLUMNS`."""
     seq, kind, branch, step, occurrence, attempt, epoch, args_hash, started, ended, tokens, cost, sha, value = row
@@ -222,21 +183,6 @@ async def waits(db: Db, n: int) -> list[Wait]:
     """Open waits of run number ``n``."""
     query = f"select {WAIT_COLUMNS} from ~.wait where run = $1"  # noqa: S608 - constants
     return [wait_from(row) for row in await db.fetch(query, n)]
-
-
-def wait_from(row: Row) -> Wait:
-    """A `Wait` from a row of `WAIT_COLUMNS`."""
-    branch, step, occurrence, kind, ref, due_at, ask, attempt = row
-    return Wait(
-        branch=branch,
-        step=step,
-        occurrence=occurrence,
-        kind=WaitKind(kind),
-        ref=ref,
-        due_at=due_at,
-        ask=ask,
-        attempt=attempt,
-    )
 
 
 def chunk_from(row: Row) -> Chunk:

@@ -6,8 +6,9 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from agentq.message import Submitted
+from agentq.stores.columns import STATES, encode
 from agentq.stores.postgres.desk import keep_blobs
-from agentq.stores.postgres.rows import INLINE_BYTES, STATES, blobs, encode
+from agentq.stores.postgres.rows import INLINE_BYTES, blobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

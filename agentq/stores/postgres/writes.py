@@ -18,20 +18,11 @@ from agentq.message import (
     Verdict,
     WaitKind,
 )
+from agentq.stores.columns import FAILED, RUNNING, SUCCEEDED, WAITED, WAITING, encode
 from agentq.stores.postgres import submit
 from agentq.stores.postgres.desk import Desk, Held, News, arrived
 from agentq.stores.postgres.plain import entry_columns, seal
-from agentq.stores.postgres.rows import (
-    ENTRY_COLUMNS,
-    FAILED,
-    INLINE_BYTES,
-    RUNNING,
-    SUCCEEDED,
-    WAITED,
-    WAITING,
-    encode,
-    entry_from,
-)
+from agentq.stores.postgres.rows import ENTRY_COLUMNS, INLINE_BYTES, entry_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

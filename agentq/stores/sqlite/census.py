@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from agentq.message import Census, QueueStats, Worker, WorkerState
-from agentq.stores.sqlite.rows import PARKED, QUEUED, RUNNING, WAITING
+from agentq.stores.columns import PARKED, QUEUED, RUNNING, WAITING
 
 if TYPE_CHECKING:
     import sqlite3

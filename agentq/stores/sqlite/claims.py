@@ -9,8 +9,9 @@ import msgspec
 
 from agentq.journal import RESERVED
 from agentq.message import Beat, Claim, ClaimRef, Claims, EntryKind, Worker, WorkerState
+from agentq.stores.columns import QUEUED, RUNNING, WAITING, encode
 from agentq.stores.sqlite import rows
-from agentq.stores.sqlite.rows import QUEUED, RUN_COLUMNS, RUNNING, WAITING
+from agentq.stores.sqlite.rows import RUN_COLUMNS
 from agentq.stores.sqlite.schema import SEQ_BITS, SEQ_MASK
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def beat(desk: Desk, worker: Worker, claims: Sequence[ClaimRef], lease_s: float)
         "insert into worker (id, state, seen_at, seen, lease_s, data) values (?, ?, ?, ?, ?, ?) on conflict (id) do update"
         " set seen_at = excluded.seen_at, seen = excluded.seen, lease_s = excluded.lease_s, data = excluded.data"
         " returning state",
-        (worker.id, worker.state.value, desk.wall, desk.steady, lease_s, rows.encode(seen)),
+        (worker.id, worker.state.value, desk.wall, desk.steady, lease_s, encode(seen)),
     ).fetchone()
     lost: list[ClaimRef] = []
     mine: list[tuple[int, str, bool, bool]] = []

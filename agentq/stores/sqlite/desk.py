@@ -8,7 +8,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from agentq.message import Failure
-from agentq.stores.sqlite.rows import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, WAITING, Lanes, encode
+from agentq.stores.columns import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, WAITING, encode
+from agentq.stores.sqlite.rows import Lanes
 
 if TYPE_CHECKING:
     from agentq.clock import Clock

@@ -19,21 +19,9 @@ from agentq.message import (
     SetWorker,
     Submitted,
 )
+from agentq.stores.columns import CANCELLED, FAILED, KIND_CODES, QUEUED, STATES, SUCCEEDED, WAITING, encode, failure_from
 from agentq.stores.sqlite.desk import INLINE_PAYLOAD_BYTES, Desk
-from agentq.stores.sqlite.rows import (
-    CANCELLED,
-    FAILED,
-    KIND_CODES,
-    QUEUED,
-    STATES,
-    SUCCEEDED,
-    WAITING,
-    blob,
-    encode,
-    failure_from,
-    length,
-    marks,
-)
+from agentq.stores.sqlite.rows import blob, length, marks
 from agentq.stores.sqlite.schema import SEQ_BITS, SEQ_MASK
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agentq.journal import RESERVED
 from agentq.message import Arrival, Chunk, Run, RunQuery, WaitKind
+from agentq.stores.columns import CODES, DONE, STATES, failure_from
 from agentq.stores.sqlite import rows
-from agentq.stores.sqlite.rows import CODES, DONE, RUN_COLUMNS, STATES, Row
+from agentq.stores.sqlite.rows import RUN_COLUMNS, Row
 from agentq.stores.sqlite.schema import SEQ_BITS, SEQ_MASK, STREAM_BITS, STREAM_MASK
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _child(db: sqlite3.Connection, run_id: str, ref: str) -> list[Arrival]:
         ref=ref,
         payload=b"null" if payload is None else payload,
         state=STATES[state],
-        failure=rows.failure_from(failure),
+        failure=failure_from(failure),
         tokens=tokens,
         cost_nanos=cost,
     )

@@ -5,43 +5,14 @@ from __future__ import annotations
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-import msgspec
-
-from agentq.message import Chunk, Entry, EntryKind, Failure, Run, RunState, Wait, WaitKind
+from agentq.message import Chunk, Entry, Run, Wait
+from agentq.stores.columns import KINDS, STATES, WAIT_COLUMNS, failure_from, tags_decoder, wait_from
 from agentq.stores.sqlite.schema import SEQ_BITS, SEQ_MASK, STREAM_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Row: TypeAlias = tuple[Any, ...]
-
-# States and kinds by their number in the file: new ones go to the end.
-STATES: Final = (
-    RunState.QUEUED,
-    RunState.RUNNING,
-    RunState.WAITING,
-    RunState.PARKED,
-    RunState.SUCCEEDED,
-    RunState.FAILED,
-    RunState.CANCELLED,
-)
-CODES: Final = {state: code for code, state in enumerate(STATES)}
-QUEUED, RUNNING, WAITING, PARKED, SUCCEEDED, FAILED, CANCELLED = range(7)
-"""The states as stored; those from `SUCCEEDED` on are final."""
-
-KINDS: Final = (
-    EntryKind.STARTED,
-    EntryKind.TRIED,
-    EntryKind.DONE,
-    EntryKind.FAILED,
-    EntryKind.SAVED,
-    EntryKind.APPENDED,
-    EntryKind.WAITED,
-    EntryKind.SUPERSEDED,
-)
-KIND_CODES: Final = {kind: code for code, kind in enumerate(KINDS)}
-DONE: Final = KIND_CODES[EntryKind.DONE]
-WAITED: Final = KIND_CODES[EntryKind.WAITED]
 
 RUN_COLUMNS: Final = (
     "id, lane, state, args, args_hash, submitted_at, epoch, attempt, priority, key, tenant, tags, version, due_at, deadline,"
@@ -52,11 +23,6 @@ RUN_COLUMNS: Final = (
 ENTRY_COLUMNS: Final = (
     "k, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens, cost_nanos, blob, value"
 )
-WAIT_COLUMNS: Final = "branch, step, occurrence, kind, ref, due_at, ask, attempt"
-
-_failure = msgspec.json.Decoder(Failure)
-_tags = msgspec.json.Decoder(dict[str, str])
-encode: Final = msgspec.json.encode
 
 
 class Lanes:
@@ -128,7 +94,7 @@ def run_from(
         priority=row[8],
         key=row[9],
         tenant=row[10],
-        tags=_tags.decode(row[11]) if row[11] else {},
+        tags=tags_decoder.decode(row[11]) if row[11] else {},
         version=row[12],
         due_at=row[13],
         deadline=row[14],
@@ -144,7 +110,7 @@ def run_from(
         fork_of=row[24],
         traceparent=row[25],
         result=row[26] if row[38] is None else blob(db, row[38]),
-        failure=_failure.decode(row[27]) if row[27] else None,
+        failure=failure_from(row[27]),
         cancelling=bool(row[28]),
         paused=bool(row[29]),
         suspect=bool(row[30]),
@@ -158,11 +124,6 @@ def run_from(
         steps=steps,
         last_step=last_step,
     )
-
-
-def failure_from(raw: bytes | None) -> Failure | None:
-    """A `Failure` from its column."""
-    return _failure.decode(raw) if raw else None
 
 
 def entry_from(row: Row) -> Entry:
@@ -183,21 +144,6 @@ def entry_from(row: Row) -> Entry:
         ended_at=ended,
         tokens=tokens,
         cost_nanos=cost,
-    )
-
-
-def wait_from(row: Row) -> Wait:
-    """A `Wait` from a row of `WAIT_COLUMNS`."""
-    branch, step, occurrence, kind, ref, due_at, ask, attempt = row
-    return Wait(
-        branch=branch,
-        step=step,
-        occurrence=occurrence,
-        kind=WaitKind(kind),
-        ref=ref,
-        due_at=due_at,
-        ask=ask,
-        attempt=attempt,
     )
 
 

@@ -18,20 +18,10 @@ from agentq.message import (
     Suspended,
     Verdict,
 )
+from agentq.stores.columns import FAILED, KIND_CODES, RUNNING, SUCCEEDED, WAITED, WAITING, encode
 from agentq.stores.sqlite import claims, producer
 from agentq.stores.sqlite.desk import INLINE_BYTES, INLINE_PAYLOAD_BYTES, Desk, News
-from agentq.stores.sqlite.rows import (
-    ENTRY_COLUMNS,
-    FAILED,
-    KIND_CODES,
-    RUNNING,
-    SUCCEEDED,
-    WAITED,
-    WAITING,
-    encode,
-    entry_from,
-    length,
-)
+from agentq.stores.sqlite.rows import ENTRY_COLUMNS, entry_from, length
 from agentq.stores.sqlite.schema import SEQ_BITS, SEQ_MASK, STREAM_BITS, STREAM_MASK
 
 if TYPE_CHECKING:
