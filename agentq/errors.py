@@ -14,6 +14,8 @@
     ├── StoreError               the store refused
     │   ├── StoreUnavailable     …for now (temporary)
     │   └── StoreIncompatible    …because its schema is newer than this agentq (permanent)
+    ├── BrokerError              the broker refused
+    │   └── BrokerUnavailable    …for now (temporary)
     ├── RunError                 what ``handle.result()`` raises when there is no result
     │   ├── RunFailed            the run failed for good
     │   ├── RunCancelled         the run was cancelled
@@ -105,6 +107,14 @@ class StoreUnavailable(StoreError):
 
 class StoreIncompatible(StoreError):
     """The store's schema was written by a newer agentq than this one."""
+
+
+class BrokerError(AgentQError):
+    """The broker refused an operation; the message says what to change."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached or is throttling for now; the same call may succeed later."""
 
 
 class RunError(AgentQError):

@@ -95,10 +95,18 @@ class BrokerSettings:
     """Where submissions arrive; None is the store itself, which then is the queue."""
 
     url: str | None = _setting("BROKER", None, str)
+    """``sqs://region/{app}-{queue}`` or ``kafka://host:port/{app}.{queue}``; what stands in braces is filled in."""
+    admit_ahead: int = _setting("ADMIT_AHEAD", 1000, whole)
+    """Runnable runs of its queues up to which a worker reads a partitioned log ahead into the store, so that one long run
+    blocks nothing behind it: enough for a hundred idle slots to have ten short runs each, and little beside a store."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can never work."""
+        _at_least("admit_ahead", self.admit_ahead, 1)
 
     def __repr__(self) -> str:
         """Show the URL without its password."""
-        return f"BrokerSettings(url={redacted(self.url) if self.url else None!r})"
+        return f"BrokerSettings(url={redacted(self.url) if self.url else None!r}, admit_ahead={self.admit_ahead})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

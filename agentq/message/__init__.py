@@ -5,7 +5,8 @@ JSON payloads are ``bytes`` exactly as the codec wrote them. Money is whole nano
 """
 
 from agentq.message.claim import Arrival, Beat, Claim, ClaimRef, ClaimRequest, Claims
-from agentq.message.command import Cancel, Command, Fork, Pause, Reply, Requeue, Resume, Send, SetWorker
+from agentq.message.command import Cancel, Command, DropLetters, Fork, Pause, Reply, Requeue, Resume, Send, SetWorker
+from agentq.message.intake import Admission, DeadLetter, LetterQuery, Position
 from agentq.message.journal import Chunk, Entry, EntryKind, Wait, WaitKind
 from agentq.message.run import Census, QueueStats, Run, RunQuery, Worker, WorkerState
 from agentq.message.state import FINAL, Failure, RunState
@@ -15,6 +16,7 @@ from agentq.message.write import Cancelled, Crashed, Failed, Released, Retried, 
 __all__ = [
     "FINAL",
     "WIRE_VERSION",
+    "Admission",
     "Arrival",
     "Beat",
     "Cancel",
@@ -27,13 +29,17 @@ __all__ = [
     "Claims",
     "Command",
     "Crashed",
+    "DeadLetter",
+    "DropLetters",
     "Entry",
     "EntryKind",
     "Envelope",
     "Failed",
     "Failure",
     "Fork",
+    "LetterQuery",
     "Pause",
+    "Position",
     "QueueStats",
     "Released",
     "Reply",

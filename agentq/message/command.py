@@ -1,4 +1,8 @@
-"""What steers runs and workers from outside."""
+"""What steers runs and workers from outside.
+
+``early`` is set where the run may still be in a broker: a store that has no row of it keeps the command, answers
+`Reply.DONE`, and applies it, in the order given, in the transaction that admits the run. So nothing of it starts before.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +18,21 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Cancel a run and its whole subtree."""
 
     run_id: str
+    early: bool = False
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Hold a run at its next step; nothing claims it until `Resume`."""
 
     run_id: str
+    early: bool = False
 
 
 class Resume(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Let a paused run go on."""
 
     run_id: str
+    early: bool = False
 
 
 class Requeue(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -44,6 +51,7 @@ class Send(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     name: str
     signal_id: str
     payload: bytes
+    early: bool = False
 
 
 class Fork(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -61,7 +69,13 @@ class SetWorker(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     state: WorkerState
 
 
-Command: TypeAlias = Cancel | Pause | Resume | Requeue | Send | Fork | SetWorker
+class DropLetters(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Delete dead letters for good; those that are gone already are no error."""
+
+    ids: tuple[str, ...]
+
+
+Command: TypeAlias = Cancel | Pause | Resume | Requeue | Send | Fork | SetWorker | DropLetters
 
 
 class Reply(StrEnum):

@@ -44,6 +44,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     parent_id: str | None = None
     root_id: str | None = None
     fork_of: str | None = None
+    ordering_key: str | None = None
     traceparent: str | None = None
     result: bytes | None = None
     failure: Failure | None = None
@@ -122,6 +123,10 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 0
     parked: int = 0
     paused: int = 0
+    ordered: int = 0
+    """Queued behind the holder of their ordering key, or behind an older run of that key."""
+    dead: int = 0
+    """Dead letters: what arrived for this queue and could not become a run."""
     oldest_age_s: float = 0.0
     """How long the oldest runnable run has been runnable."""
 

@@ -8,8 +8,10 @@ import msgspec
 
 
 class RunState(StrEnum):
-    """Where a run is. The last three are final."""
+    """Where a run is. `succeeded`, `failed` and `cancelled` are final."""
 
+    SUBMITTED = "submitted"
+    """Sent to a broker, or never heard of: no store has a row of it yet, so none ever holds this state."""
     QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting"

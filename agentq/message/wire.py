@@ -44,6 +44,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parent_id: str | None = None
     root_id: str | None = None
     fork_of: str | None = None
+    ordering_key: str | None = None
+    """Runs of one key within (app, queue) start in submission order, one at a time."""
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):

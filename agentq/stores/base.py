@@ -8,13 +8,14 @@ same values is sent again, and every verb is written so that this is harmless. T
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, Self, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
     from agentq.message import (
+        Admission,
         Arrival,
         Beat,
         Census,
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
         ClaimRequest,
         Claims,
         Command,
+        DeadLetter,
         Entry,
         Envelope,
+        LetterQuery,
         Reply,
         Run,
         RunQuery,
@@ -35,6 +38,11 @@ if TYPE_CHECKING:
         Write,
     )
 
+TOMBSTONE_S: Final = 30 * 86400.0
+"""For how long after its end a run's id stays known: longer than a broker may deliver it again (SQS keeps 14 days at most)."""
+PARCEL_S: Final = 15 * 86400.0
+"""For how long what waits for a run's arrival is kept."""
+
 
 class ProducerStore(Protocol):
     """What a producer needs: put runs in, and steer them."""
@@ -43,7 +51,18 @@ class ProducerStore(Protocol):
         """Insert each envelope as a queued run unless its id exists; answer in order.
 
         Atomic up to 5,000 envelopes; more go in such chunks. An id that exists is left untouched and answered with the
-        arguments it has. Wakes idle workers.
+        arguments it has; so is one whose run was swept, while its tombstone stands (then without arguments). Commands that
+        came early are applied before anybody can claim the run. Wakes idle workers.
+
+        Among runs of one (app, queue, ordering key) a store hands out one at a time, in the order of their submission: the
+        next one when the one before is final. One that is retried after that takes its old place among those not begun.
+        """
+        ...
+
+    async def keep(self, data: bytes) -> str:
+        """Keep arguments that are too large for a broker until the run that they belong to arrives; answer the address.
+
+        `ReaderStore.blob` reads them. They stay for `PARCEL_S` seconds.
         """
         ...
 
@@ -53,6 +72,21 @@ class ProducerStore(Protocol):
         Cancel marks the whole subtree; a run that is not running is `cancelled` at once, a running one gets a flag that
         its worker sees with the next heartbeat or write. A signal for a run that waits for it makes the run claimable.
         """
+        ...
+
+
+class IntakeStore(Protocol):
+    """What intake needs: make durable what a broker delivered, before it is acknowledged."""
+
+    async def admit(self, admission: Admission) -> list[Submitted]:
+        """Insert runs, dead letters and positions in one transaction; answer for the envelopes as `submit` does.
+
+        A dead letter whose id exists is left as it is. A position never moves back. Up to 5,000 envelopes.
+        """
+        ...
+
+    async def positions(self, source: str) -> dict[int, int]:
+        """Partition to offset of the next message to read, for the partitions of ``source`` that were ever read."""
         ...
 
 
@@ -104,7 +138,9 @@ class WorkerStore(Protocol):
         """Delete up to ``limit`` runs that are final for longer than ``retention_s``, with all that hangs on them.
 
         A run whose parent is not final stays. Blobs that nothing refers to any more go too, and the rows of workers not
-        seen for an hour. Answers how many runs went.
+        seen for an hour. What was final for less than `TOMBSTONE_S` leaves a tombstone, which stands until that time is over; so
+        a broker that delivers late, or a key used again, meets it. Parcels and early commands older than `PARCEL_S` go as
+        well. Answers how many runs went.
         """
         ...
 
@@ -136,6 +172,10 @@ class ReaderStore(Protocol):
         """The value behind a content address. `NotFound` if it is gone."""
         ...
 
+    async def letters(self, query: LetterQuery) -> list[DeadLetter]:
+        """Dead letters that match, newest first."""
+        ...
+
     async def watch(self, topic: str, seen: int, wait_s: float) -> int:
         """Return a tick newer than ``seen``, as soon as there is one; ``seen`` itself after ``wait_s`` seconds.
 
@@ -146,7 +186,7 @@ class ReaderStore(Protocol):
 
 
 @runtime_checkable
-class Store(ProducerStore, WorkerStore, ReaderStore, Protocol):
+class Store(ProducerStore, IntakeStore, WorkerStore, ReaderStore, Protocol):
     """A whole store. Opened and closed as an async context manager."""
 
     @property

@@ -62,6 +62,38 @@ _EVENTS: Final = (
     _event("store.unavailable", WARNING, ("worker", "store", "verb", "run_id", *_WHY), "the store cannot be reached for now"),
     _event("store.recovered", INFO, ("worker", "store", "run_id", "duration_s"), "the store answers again"),
     _event("store.swept", DEBUG, ("worker", "runs", "duration_s"), "final runs past their retention were deleted"),
+    # What comes in through a broker.
+    _event("broker.unavailable", WARNING, ("worker", "broker", "verb", "queue", *_WHY), "the broker cannot be reached for now"),
+    _event("broker.recovered", INFO, ("worker", "broker", "queue", "duration_s"), "the broker answers again"),
+    _event(
+        "broker.refused",
+        ERROR,
+        ("worker", "broker", "verb", "queue", *_WHY),
+        "the broker refused; a person has to change something",
+    ),
+    _event("broker.assigned", INFO, ("worker", "broker", "partitions"), "the partitions that this worker reads changed"),
+    _event(
+        "broker.gap",
+        ERROR,
+        ("worker", "broker", "queue", "partition", "expected", "found", *_WHY),
+        "a log no longer has what was to be read next",
+    ),
+    _event(
+        "broker.expiring",
+        WARNING,
+        ("worker", "broker", "queue", "age_s", "retention_s", *_WHY),
+        "messages will be deleted by the broker before they are read",
+    ),
+    _event(
+        "intake.admitted", DEBUG, ("worker", "broker", "runs", "duplicates", "letters", "duration_s"), "messages became rows"
+    ),
+    _event(
+        "intake.dead_letter",
+        WARNING,
+        ("worker", "broker", "queue", "letter", "origin", *_WHY),
+        "a message could not become a run; it is kept",
+    ),
+    _event("intake.handed_back", INFO, ("worker", "broker", "messages", *_WHY), "messages went back to the broker unread"),
     # A run.
     _event("run.claimed", INFO, (*_RUN, "wait_s", "steps", "key"), "a worker took a run that starts"),
     _event("run.resumed", INFO, (*_RUN, "wait_s", "steps", "entries", "key"), "a worker took a run that goes on"),
