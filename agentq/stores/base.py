@@ -138,9 +138,9 @@ class WorkerStore(Protocol):
         """Delete up to ``limit`` runs that are final for longer than ``retention_s``, with all that hangs on them.
 
         A run whose parent is not final stays. Blobs that nothing refers to any more go too, and the rows of workers not
-        seen for an hour. What was final for less than `TOMBSTONE_S` leaves a tombstone, which stands until that time is over, so that
-        a late delivery, or a key used again, meets it. Parcels and early commands older than `PARCEL_S` go as
-        well. Answers how many runs went.
+        seen for an hour. What was final for less than `TOMBSTONE_S` leaves a tombstone, which stands until that time is over:
+        a late delivery, or a key used again, meets it. Parcels and early commands older than `PARCEL_S` go as well. Answers
+        how many runs went.
         """
         ...
 
