@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from agentq.testing.wait import wait_until_sync
-from tests.helpers import leaks, postgres
+from tests.helpers import elasticmq, leaks, moto, postgres
 
 
 @pytest.fixture(autouse=True)
@@ -58,4 +58,18 @@ def postgres_url() -> Iterator[str]:
 def pooled_url(postgres_url: str) -> Iterator[str]:
     """The same server behind a transaction pooler."""
     with postgres.pooler(postgres_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def elasticmq_url() -> Iterator[str]:
+    """The endpoint of an SQS-compatible server, once per test run."""
+    with elasticmq.server() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """The endpoint of moto's server (SQS and S3 as AWS answers), once per test run."""
+    with moto.server() as url:
         yield url
