@@ -10,7 +10,7 @@ from agentq.message.intake import Admission, DeadLetter, LetterQuery, Position
 from agentq.message.journal import Chunk, Entry, EntryKind, Wait, WaitKind
 from agentq.message.run import Census, QueueStats, Run, RunQuery, Worker, WorkerState
 from agentq.message.state import FINAL, Failure, RunState
-from agentq.message.wire import WIRE_VERSION, Envelope, Submitted, child_run_id, keyed_run_id, new_run_id
+from agentq.message.wire import WIRE_VERSION, Envelope, Submitted, broker_run_id, child_run_id, keyed_run_id, new_run_id
 from agentq.message.write import Cancelled, Crashed, Failed, Released, Retried, Settlement, Succeeded, Suspended, Verdict, Write
 
 __all__ = [
@@ -61,6 +61,7 @@ __all__ = [
     "Worker",
     "WorkerState",
     "Write",
+    "broker_run_id",
     "child_run_id",
     "keyed_run_id",
     "new_run_id",

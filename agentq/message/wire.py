@@ -70,6 +70,11 @@ def keyed_run_id(app: str, tenant: str | None, task: str, key: str) -> str:
     return _digest("key", app, tenant or "", task, key)
 
 
+def broker_run_id(delivery_id: str) -> str:
+    """The run id that a message without an id and a key gets of ``delivery_id``, its identity within the broker."""
+    return _digest("delivery", delivery_id)
+
+
 def child_run_id(parent_id: str, branch: str, step: str, occurrence: int) -> str:
     """The run id of the child that ``parent_id`` starts at this place of its journal."""
     return _digest("child", parent_id, branch, step, str(occurrence))
