@@ -1,4 +1,4 @@
-"""The app: where tasks and steps are declared, and what opens the store that they live in."""
+"""The app: where tasks and steps are declared, and what opens the store that they live in and the broker in front of it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 from agentq import producer, settings
 from agentq import step as step_module
+from agentq.brokers.base import Broker
 from agentq.budget import Budget
 from agentq.codec import codec_for
 from agentq.context import Context, SyncContext
 from agentq.errors import DeclarationError, InvalidArgument, NotOpen, UnknownTask
 from agentq.handle import RunHandle
+from agentq.opening import Opened, open_app
 from agentq.portal import Portal
 from agentq.retry import Retry
 from agentq.scope import current_scope
 from agentq.step import Effect, Interrupted, OnMismatch, SameFunction
-from agentq.stores import open_store
 from agentq.stores.base import Store
 from agentq.task import Bound, Task, declare
 
@@ -47,7 +48,7 @@ class AgentQ:
         name: str,
         *,
         store: str | Store | None = None,
-        broker: str | None = None,
+        broker: str | Broker | None = None,
         queue: str = "default",
         lifespan: Lifespan | None = None,
     ) -> None:
@@ -56,7 +57,7 @@ class AgentQ:
         Args:
             name: part of every run's identity; letters, digits, ``.``, ``_`` and ``-``.
             store: URL or store; default ``AGENTQ_STORE``, else ``sqlite:./agentq.db``.
-            broker: URL; default ``AGENTQ_BROKER``, else none: the store is the queue.
+            broker: URL or broker; default ``AGENTQ_BROKER``, else none: the store is the queue.
             queue: where tasks that name no queue go.
             lifespan: an async context manager over the app, entered once per worker process (and by ``testing.run``):
                 the place to open clients.
@@ -73,8 +74,8 @@ class AgentQ:
         self.tasks: dict[str, Task[..., Any]] = {}
         self._given_store = store
         self._given_broker = broker
-        self._store: Store | None = None
-        self._stack: AsyncExitStack | None = None
+        self._without_broker = False
+        self._opened: Opened | None = None
         self._openings = 0
         self._opening: Future[None] | None = None
         self._portal_lock = threading.Lock()
@@ -91,19 +92,29 @@ class AgentQ:
         return tuple(sorted({task.queue for task in self.tasks.values()}))
 
     @property
-    def store(self) -> Store:
-        """The open store.
+    def opened(self) -> Opened:
+        """The open store and broker.
 
         Raises:
             NotOpen: outside ``async with aq:``.
 
         """
-        if self._store is None:
+        if self._opened is None:
             raise NotOpen(
                 f"AgentQ({self.name!r}) is not open: write `async with aq:` around this, "
                 "or `aq.blocking(…)` in synchronous code"
             )
-        return self._store
+        return self._opened
+
+    @property
+    def store(self) -> Store:
+        """The open store; raises as `opened`."""
+        return self.opened.store
+
+    @property
+    def broker(self) -> Broker | None:
+        """The broker that submissions go through, None where the store is the queue; raises as `opened`."""
+        return self.opened.broker
 
     @overload
     def step(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
@@ -236,7 +247,7 @@ class AgentQ:
 
         Raises:
             KeyConflict: a key names a run with other arguments; the other calls are in.
-            NotOpen, StoreUnavailable: as `Task.enqueue`.
+            NotOpen, StoreUnavailable, NotSent: as `Task.enqueue`.
 
         """
         bound = list(calls)
@@ -248,8 +259,7 @@ class AgentQ:
             ids: list[str] = await scope.run.enqueue(scope, bound)
         else:
             now = time.time()
-            envelopes = [producer.envelope(call, app=self.name, now=now) for call in bound]
-            ids = [answer.id for answer in await producer.submit(self.store, envelopes)]
+            ids = await self.opened.submit([producer.envelope(call, app=self.name, now=now) for call in bound])
         return [RunHandle(self, run_id, call.task.codec) for run_id, call in zip(ids, bound, strict=True)]
 
     def blocking(self, verb: Coroutine[Any, Any, R]) -> R:
@@ -292,17 +302,10 @@ class AgentQ:
             return self
         opening = self._opening = Future()
         try:
-            self._refuse_broker()
-            async with AsyncExitStack() as stack:
-                given = self._given_store
-                if given is None or isinstance(given, str):
-                    given = open_store(given or settings.load().store.url)
-                    self._store = await stack.enter_async_context(given)
-                else:
-                    self._store = given
-                self._stack = stack.pop_all()
+            broker = None if self._without_broker else self._given_broker or settings.load().broker.url
+            self._opened = await open_app(self.name, self._given_store, broker)
         except BaseException as error:
-            self._openings, self._store, self._opening = 0, None, None
+            self._openings, self._opened, self._opening = 0, None, None
             opening.set_exception(error)
             opening.exception()  # seen, though nobody else may be waiting
             raise
@@ -316,30 +319,21 @@ class AgentQ:
         """Close what this app opened."""
         self._openings -= 1
         if self._openings == 0:
-            stack, self._stack = self._stack, None
-            try:
-                if stack is not None:
-                    await stack.aclose()
-            finally:
-                self._store = None
+            opened, self._opened = self._opened, None
+            if opened is not None:
+                await opened.closing.aclose()
 
     def _begin_anew(self) -> None:
         """In a forked child: what the parent has open is the parent's, and is neither used nor closed here."""
-        _parents.append((self._store, self._stack, self._portal))
-        self._store, self._stack, self._portal, self._openings = None, None, None, 0
+        _parents.append((self._opened, self._portal))
+        self._opened, self._portal, self._openings = None, None, 0
         self._portal_lock = threading.Lock()
 
-    def _refuse_broker(self) -> None:
-        """Say so, rather than leave messages lying that nobody will ever take."""
-        url = self._given_broker or settings.load().broker.url
-        if url:
-            raise InvalidArgument(
-                "broker", settings.redacted(url), "this version takes runs from its store alone: unset AGENTQ_BROKER or broker="
-            )
-
     @asynccontextmanager
-    async def using(self, *, store: str | Store) -> AsyncIterator[Self]:
-        """Open the app on another store for a while; tests use ``memory:``.
+    async def using(
+        self, *, store: str | Store | None = None, broker: str | Broker | None = "configured"
+    ) -> AsyncIterator[Self]:
+        """Open the app on another store or broker for a while; tests use ``store="memory:"``, and ``broker=None`` for none.
 
         Raises:
             RuntimeError: the app is open already.
@@ -347,12 +341,18 @@ class AgentQ:
         """
         if self._openings:
             raise RuntimeError(f"AgentQ({self.name!r}) is open already; using(…) opens it itself")
-        before, self._given_store = self._given_store, store
+        before = self._given_store, self._given_broker, self._without_broker
+        if store is not None:
+            self._given_store = store
+        if broker is None:
+            self._without_broker = True
+        elif broker != "configured":
+            self._given_broker, self._without_broker = broker, False
         try:
             async with self:
                 yield self
         finally:
-            self._given_store = before
+            self._given_store, self._given_broker, self._without_broker = before
 
 
 def _known(where: str, options: dict[str, Any], declare: Callable[..., Any]) -> None:

@@ -16,6 +16,7 @@
     │   └── StoreIncompatible    …because its schema is newer than this agentq (permanent)
     ├── BrokerError              the broker refused
     │   └── BrokerUnavailable    …for now (temporary)
+    │       └── NotSent          some calls of a submission did not reach it; says which
     ├── RunError                 what ``handle.result()`` raises when there is no result
     │   ├── RunFailed            the run failed for good
     │   ├── RunCancelled         the run was cancelled
@@ -38,7 +39,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentq.message import Entry, Failure
 
@@ -115,6 +116,26 @@ class BrokerError(AgentQError):
 
 class BrokerUnavailable(BrokerError):
     """The broker cannot be reached or is throttling for now; the same call may succeed later."""
+
+
+class NotSent(BrokerUnavailable):
+    """Some calls of a submission did not reach the broker; the others did.
+
+    Submit those again. Where an answer got lost on the way, a call may be in after all; with a ``key`` that is harmless.
+    """
+
+    def __init__(self, unsent: Mapping[int, BaseException], of: int) -> None:
+        """Name the calls by their place, and the first one's error."""
+        first = next(iter(unsent.values()))
+        which = "the run was" if of == 1 else f"{len(unsent)} of {of} runs (places {_places(list(unsent))}) were"
+        super().__init__(f"{which} not sent: {first}")
+        self.unsent = dict(unsent)
+        """Place among the calls, from 0, to what went wrong."""
+
+
+def _places(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:10]))
+    return shown if len(numbers) <= 10 else f"{shown}, …"  # noqa: PLR2004 - as many as a line takes
 
 
 class RunError(AgentQError):

@@ -156,7 +156,7 @@ class RunHandle(Generic[R]):
         raise RunCancelled(self.id, f"run {self.id} was cancelled")
 
     async def status(self) -> RunStatus:
-        """Look the run up.
+        """Look the run up. With a broker, one without a row is `submitted`: on its way, or never heard of.
 
         Raises:
             NotFound: no such run.
@@ -168,15 +168,15 @@ class RunHandle(Generic[R]):
 
     async def cancel(self) -> bool:
         """Cancel the run and all that it called; a running one ends within a heartbeat. False if it was over already."""
-        return await self._command(Cancel(run_id=self.id))
+        return await self._command(Cancel(run_id=self.id, early=self._early))
 
     async def pause(self) -> bool:
         """Hold the run at its next step until `resume`. False if it was over already."""
-        return await self._command(Pause(run_id=self.id))
+        return await self._command(Pause(run_id=self.id, early=self._early))
 
     async def resume(self) -> bool:
         """Let a paused run go on. False if it was not paused."""
-        return await self._command(Resume(run_id=self.id))
+        return await self._command(Resume(run_id=self.id, early=self._early))
 
     async def signal(self, signal: Signal[S], value: S, *, id: str | None = None) -> bool:  # noqa: A002 - the field's word
         """Put a signal into the run's mailbox, before or while it waits for it.
@@ -195,9 +195,8 @@ class RunHandle(Generic[R]):
 
         """
         payload = signal.encode(value)
-        return await self._command(
-            Send(run_id=self.id, name=signal.name, signal_id=id or secrets.token_hex(8), payload=payload)
-        )
+        send = Send(run_id=self.id, name=signal.name, signal_id=id or secrets.token_hex(8), payload=payload, early=self._early)
+        return await self._command(send)
 
     async def events(self) -> AsyncIterator[RunEvent]:
         """Tell what happens from the beginning on, live, until the run is over."""
@@ -231,10 +230,22 @@ class RunHandle(Generic[R]):
             tick = await store.watch("news", tick, left)
 
     async def _look(self) -> Run:
-        found = await self._app.store.runs(RunQuery(ids=(self.id,), limit=1))
-        if not found:
+        run = await self._find()
+        if run is None:
             raise NotFound(f"no run {self.id!r} in {self._app.store.where}")
-        return found[0]
+        return run
+
+    async def _find(self) -> Run | None:
+        """The run; where there is a broker and no row yet, one that says so."""
+        found = await self._app.store.runs(RunQuery(ids=(self.id,), limit=1))
+        if found:
+            return found[0]
+        return _submitted(self.id, self._app.name) if self._early else None
+
+    @property
+    def _early(self) -> bool:
+        """Whether the run may still be on its way."""
+        return self._app.broker is not None
 
     async def _command(self, command: Command) -> bool:
         reply = await self._app.store.command(command)
@@ -275,6 +286,13 @@ class _Tail:
             self.state = run.state
             events.append(RunEvent(kind="state", at=now, epoch=run.epoch, state=run.state))
         return events
+
+
+def _submitted(run_id: str, app: str) -> Run:
+    """A run as it is known before it has a row: by its id alone."""
+    return Run(
+        id=run_id, app=app, task="", queue="", state=RunState.SUBMITTED, args=b"null", args_hash="", submitted_at=0.0
+    )  # fmt: skip
 
 
 def status_of(run: Run, waits: list[Wait]) -> RunStatus:

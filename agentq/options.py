@@ -10,6 +10,8 @@ from typing import Any
 from agentq.errors import InvalidArgument
 
 _MOST_PRIORITY = 1_000_000
+MOST_CHARS = 512
+"""Of a key, an ordering key and a tenant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,7 @@ class CallOptions:
 
     key: str | None = None
     tenant: str | None = None
+    ordering_key: str | None = None
     due_at: float | None = None
     delay_s: float | None = None
     priority: int = 0
@@ -33,6 +36,7 @@ def changed(
     *,
     key: str | None,
     tenant: str | None,
+    ordering_key: str | None,
     delay: timedelta | None,
     at: datetime | None,
     priority: int | None,
@@ -53,6 +57,7 @@ def changed(
     table: tuple[tuple[str, str, Any, Callable[[str, Any], Any]], ...] = (
         ("key", "key", key, _text),
         ("tenant", "tenant", tenant, _text),
+        ("ordering_key", "ordering_key", ordering_key, _text),
         ("delay_s", "delay", delay, _delay),
         ("due_at", "at", at, _moment),
         ("priority", "priority", priority, _priority),
@@ -88,8 +93,10 @@ def _moment(name: str, moment: datetime) -> float:
 
 
 def _text(name: str, text: str) -> str:
-    if not isinstance(text, str) or not text:
-        raise InvalidArgument(name, text, "give a non-empty string")
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InvalidArgument(name, text, "give a non-empty string without NUL characters")
+    if len(text) > MOST_CHARS:
+        raise InvalidArgument(name, text, f"give at most {MOST_CHARS} characters, not {len(text)}")
     return text
 
 

@@ -1,14 +1,18 @@
-"""From a bound call to a run: envelope, identity, submission."""
+"""From a bound call to a run: envelope, identity, and its way into the store or the broker."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentq.errors import KeyConflict
-from agentq.message import Envelope, Submitted, keyed_run_id, new_run_id
+from agentq import wire
+from agentq.brokers.base import Outgoing
+from agentq.errors import InvalidArgument, KeyConflict, NotSent, PayloadTooLarge
+from agentq.message import Envelope, RunState, Submitted, keyed_run_id, new_run_id
 
 if TYPE_CHECKING:
+    from agentq.brokers.base import Broker
     from agentq.stores.base import ProducerStore
     from agentq.task import Bound
 
@@ -49,6 +53,7 @@ def envelope(
         max_attempts=call.max_attempts,
         timeout_s=call.timeout_s,
         tags=dict(call.tags),
+        ordering_key=call.ordering_key,
         parent_id=parent_id,
         root_id=root_id,
     )
@@ -66,6 +71,56 @@ async def submit(store: ProducerStore, envelopes: Sequence[Envelope]) -> list[Su
         if not answer.created and answer.args_hash != sent.args_hash:
             raise KeyConflict(sent.key or sent.id, answer.id, _shown(answer.args or b"?"), _shown(sent.args))
     return answers
+
+
+async def send(broker: Broker, store: ProducerStore, envelopes: Sequence[Envelope], *, now: float) -> list[Submitted]:
+    """Send envelopes through the broker; they become runs when intake admits them.
+
+    Raises:
+        InvalidArgument: an ordering key on a queue that keeps no order; nothing is sent.
+        NotSent: naming those that are not in the broker; the others are.
+        StoreUnavailable: large arguments could not be kept; nothing is sent.
+
+    """
+    messages = [await _outgoing(broker, store, envelope, now) for envelope in envelopes]
+    outcomes = await broker.send(messages)
+    unsent = {number: error for number, error in enumerate(outcomes) if error is not None}
+    if unsent:
+        raise NotSent(unsent, len(envelopes)) from next(iter(unsent.values()))
+    return [Submitted(id=each.id, created=True, args_hash=each.args_hash, state=RunState.SUBMITTED) for each in envelopes]
+
+
+async def _outgoing(broker: Broker, store: ProducerStore, envelope: Envelope, now: float) -> Outgoing:
+    """The message of an envelope; arguments that do not fit into it go ahead of it, and it refers to them."""
+    able = broker.capabilities(envelope.queue)
+    if envelope.ordering_key is not None and not able.ordering:
+        raise InvalidArgument(
+            "ordering_key", envelope.ordering_key,
+            f"queue {envelope.queue!r} keeps no order at {broker.where}: use a FIFO queue, Kafka, or no broker",
+        )  # fmt: skip
+    attributes = wire.attributes(envelope)
+    body = wire.write(envelope)
+    spare = able.max_bytes - sum(len(name.encode()) + len(value.encode()) for name, value in attributes.items())
+    if len(body) > spare:
+        sha = hashlib.sha256(envelope.args).hexdigest()
+        place = await broker.parcels.put(sha, envelope.args) if broker.parcels is not None else "store"
+        if place == "store":
+            await store.keep(envelope.args)
+        body = wire.write(envelope, parcel=wire.Parcel(sha256=sha, bytes=len(envelope.args), place=place))
+        if len(body) > spare:
+            raise PayloadTooLarge(
+                "tags", envelope.tags, f"tags, keys and tenant take more than the {able.max_bytes} bytes of a message"
+            )
+    delay_s = 0.0 if envelope.due_at is None else max(0.0, envelope.due_at - now)
+    return Outgoing(
+        id=envelope.id,
+        queue=envelope.queue,
+        body=body,
+        group=envelope.ordering_key or envelope.tenant,
+        ordered=envelope.ordering_key is not None,
+        delay_s=delay_s if delay_s <= able.max_delay_s else 0.0,  # the store's timer takes what the broker cannot
+        attributes=attributes,
+    )
 
 
 def _shown(args: bytes) -> str:

@@ -102,6 +102,8 @@ class Task(Generic[P, R]):
             KeyConflict: the idempotency key names a run with other arguments.
             NotOpen: outside ``async with aq:``.
             StoreUnavailable: the store cannot be reached; nothing is known to be submitted.
+            NotSent: nor the broker, where there is one. A broker answers before anybody compares keys: there a key with
+                other arguments becomes a dead letter instead of a KeyConflict.
 
         """
         (handle,) = await self.app.enqueue_many([self.bind(*args, **kwargs)])
@@ -121,6 +123,7 @@ class Task(Generic[P, R]):
         *,
         key: str | None = None,
         tenant: str | None = None,
+        ordering_key: str | None = None,
         delay: timedelta | None = None,
         at: datetime | None = None,
         priority: int | None = None,
@@ -134,6 +137,8 @@ class Task(Generic[P, R]):
         Args:
             key: idempotency key; within (app, tenant, task) it determines the run id: the same key is the same run.
             tenant: whose run it is.
+            ordering_key: runs of one key within the queue start in the order of their submission, one at a time: the next
+                one when the one before is final.
             delay: start not before this long from the submission.
             at: start not before this moment (with a time zone); not together with ``delay``.
             priority: higher starts first within the queue; default 0.
@@ -147,8 +152,8 @@ class Task(Generic[P, R]):
 
         """
         call = changed(
-            self._call, key=key, tenant=tenant, delay=delay, at=at, priority=priority, deadline=deadline, tags=tags,
-            max_attempts=max_attempts, timeout=timeout,
+            self._call, key=key, tenant=tenant, ordering_key=ordering_key, delay=delay, at=at, priority=priority,
+            deadline=deadline, tags=tags, max_attempts=max_attempts, timeout=timeout,
         )  # fmt: skip
         other: Task[P, R] = Task(self.app, self.fn, self.spec, call=call)
         other.arguments, other.codec = self.arguments, self.codec

@@ -119,6 +119,18 @@ class Inbox(Protocol):
         ...
 
 
+class Parcels(Protocol):
+    """Where arguments that are too large for a message are kept, if not in the store."""
+
+    async def put(self, sha256: str, data: bytes) -> str:
+        """Keep ``data``; answer its place, which `get` understands."""
+        ...
+
+    async def get(self, place: str) -> bytes:
+        """What lies there. `NotFound` if it is gone, `BrokerError` if the place is not ours."""
+        ...
+
+
 @runtime_checkable
 class Broker(Protocol):
     """A whole broker. Opened and closed as an async context manager."""
@@ -126,6 +138,11 @@ class Broker(Protocol):
     @property
     def where(self) -> str:
         """Where the messages are, for people; free of secrets."""
+        ...
+
+    @property
+    def parcels(self) -> Parcels | None:
+        """Where large arguments go; None is the store."""
         ...
 
     def capabilities(self, queue: str) -> Capabilities:

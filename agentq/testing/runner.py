@@ -48,7 +48,7 @@ async def run(call: Bound[R], *, steps: Steps | None = None, signals: Signals | 
     store = MemoryStore(clock=clock)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(store)
-        await stack.enter_async_context(app.using(store=store))
+        await stack.enter_async_context(app.using(store=store, broker=None))
         if app.lifespan is not None:
             await stack.enter_async_context(app.lifespan(app))
         run_id = await begin(store, call, signals, clock)

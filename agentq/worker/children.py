@@ -10,9 +10,9 @@ import msgspec
 from agentq import producer
 from agentq.codec import digest
 from agentq.context import Outcome
-from agentq.errors import ChildFailed
+from agentq.errors import ChildFailed, InvalidArgument
 from agentq.journal import Mismatch
-from agentq.message import Arrival, Entry, EntryKind, Failure, RunState, Wait, WaitKind, child_run_id
+from agentq.message import Arrival, Entry, EntryKind, Envelope, Failure, Run, RunQuery, RunState, Wait, WaitKind, child_run_id
 from agentq.telemetry import emit
 from agentq.worker.branches import Work, side_by_side
 from agentq.worker.host import Host
@@ -106,7 +106,7 @@ class Children:
             )
             for number, call in enumerate(calls)
         ]  # fmt: skip
-        ids = [answer.id for answer in await producer.submit(run.store, envelopes)]
+        ids = await run.task.app.opened.submit(envelopes, run.store)
         done = run.ledger.entry(EntryKind.DONE, place, args_hash=sign, value=msgspec.json.encode(ids), started_at=now)
         await run.ledger.commit(done)
         return ids
@@ -143,6 +143,7 @@ class Children:
             )  # fmt: skip
             wait = Wait(branch=branch, step=call.task.name, occurrence=0, kind=WaitKind.CHILD, ref=child.id)
             if self._waits.recorded((branch, call.task.name, 0)) is None:
+                await self._refuse_held_key(child)
                 emit("child.started", run_id=run.row.id, child=child.id, task=call.task.name)
             entry = await self._waits.wait(
                 scope, wait, _value(child.id), children=(child,), args_hash=child.args_hash, foreign=False
@@ -150,6 +151,20 @@ class Children:
             return await self._outcome(call, entry)
 
         return work
+
+    async def _refuse_held_key(self, child: Envelope) -> None:
+        """A child behind a key that this run or one above it holds would wait for its own caller."""
+        above: Run | None = self._run.row
+        while child.ordering_key is not None and above is not None:
+            if (above.queue, above.ordering_key) == (child.queue, child.ordering_key):
+                raise InvalidArgument(
+                    "ordering_key", child.ordering_key,
+                    f"run {above.id} ({above.task}), which calls this one, holds it until it ends: give the child another key",
+                )  # fmt: skip
+            if above.parent_id is None:
+                return
+            found = await self._run.store.runs(RunQuery(ids=(above.parent_id,), limit=1))
+            above = found[0] if found else None
 
     def _child_id(self, call: Bound[Any], branch: str) -> str:
         """The child to start or to wait for: another one each time that it was given up, or that its end was superseded."""

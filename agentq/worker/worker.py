@@ -21,15 +21,15 @@ from agentq.telemetry import emit
 from agentq.worker.admission import over
 from agentq.worker.drain import Drain
 from agentq.worker.execution import End
+from agentq.worker.inflow import Inflow
 from agentq.worker.leases import Heart
 from agentq.worker.ledger import Stop
 from agentq.worker.pool import Pool
+from agentq.worker.sweeping import sweep
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
 
-SWEEP_S = 600.0
-"""Between looks for final runs past their retention."""
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -125,10 +125,15 @@ class Worker:
             )
             self._drain.attach(pool, self._stir.set)
             heart.start()
-            watching = [asyncio.create_task(self._watch()), asyncio.create_task(self._sweep())]
+            inflow = Inflow(self._app, pool.queues, self._clock, worker=self.id)
+            if self._root is None:
+                inflow.start()
+            watching = [asyncio.create_task(self._watch()), asyncio.create_task(sweep(store, self.id))]
             try:
-                await self._serve(pool)
+                await self._serve(pool, inflow)
+                leaving = asyncio.create_task(inflow.finish(self._settings.drain_s))
                 await self._drain.finish()
+                await leaving
             finally:
                 for task in watching:
                     task.cancel()
@@ -182,7 +187,7 @@ class Worker:
             "admission": "closed: memory is short" if self._short_of_memory else "open",
         }
 
-    async def _serve(self, pool: Pool) -> None:
+    async def _serve(self, pool: Pool, inflow: Inflow) -> None:
         """Fill free slots whenever one is free and something may be there, until the worker is to end."""
         assert self._stir is not None  # noqa: S101 - set by run, for mypy
         failures = 0
@@ -190,16 +195,22 @@ class Worker:
             self._stir.clear()
             wait: float = self._settings.poll_s
             free = self._room(pool)
-            if free:
+            if free is None:
+                inflow.close()
+            elif not free:
+                inflow.want(0)
+            else:
                 try:
                     taken, due = await pool.fill(free)
                 except StoreError as error:
+                    inflow.close()
                     self._trouble(error, failures)
                     wait = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
                     failures += 1
                 else:
                     self._in_contact()
                     failures = self._well(failures)
+                    inflow.want(free - taken)
                     if self._one and (taken or self._clock.steady() >= self._patience_until):
                         self._drain.request("one run", stop=None)
                         continue
@@ -208,10 +219,10 @@ class Worker:
                     wait = min(wait, due) if due is not None else wait
             await self._pause(wait)
 
-    def _room(self, pool: Pool) -> int:
-        """How many runs may be claimed now."""
+    def _room(self, pool: Pool) -> int | None:
+        """How many slots are free; None while nothing may be claimed."""
         if self._cordoned or self._recycle or not self._admit():
-            return 0
+            return None
         return 1 if self._one else self._settings.concurrency - pool.busy
 
     def _admit(self) -> bool:
@@ -249,17 +260,6 @@ class Worker:
                 self._stir.set()
                 if self._pool is not None and self._pool.busy:
                     self._heart.poke()
-
-    async def _sweep(self) -> None:
-        """Delete what is past its retention, now and then."""
-        retention = settings_module.load().store.retention_s
-        while True:
-            try:
-                while await self._app.store.sweep(retention_s=retention) > 0:  # noqa: ASYNC110 - not a wait: work in slices
-                    await asyncio.sleep(1.0)
-            except StoreError as error:
-                emit("store.unavailable", worker=self.id, verb="sweep", error=str(error))
-            await asyncio.sleep(SWEEP_S)
 
     def _row(self) -> Row:
         """This worker as a row of the store; called in the heart's thread."""

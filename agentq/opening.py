@@ -1,0 +1,66 @@
+"""What an open app holds: its store, and the broker in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from agentq import producer, settings
+from agentq.brokers import open_broker
+from agentq.brokers.base import Broker
+from agentq.errors import InvalidArgument
+from agentq.message import Envelope
+from agentq.stores import open_store
+from agentq.stores.base import Store
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Opened:
+    """An open store, and a broker or none."""
+
+    store: Store
+    broker: Broker | None
+    home: asyncio.AbstractEventLoop
+    """The loop that the broker belongs to."""
+    closing: AsyncExitStack
+
+    async def submit(self, envelopes: Sequence[Envelope], store: Any = None) -> list[str]:
+        """Put envelopes on their way, through the broker if there is one; their run ids.
+
+        ``store`` is what a run writes with, in place of the app's own.
+        """
+        store = store or self.store
+        if self.broker is None or not envelopes:
+            return [answer.id for answer in await producer.submit(store, envelopes)]
+        sending = producer.send(self.broker, store, envelopes, now=time.time())
+        if self.home is asyncio.get_running_loop():
+            answers = await sending
+        else:  # the app is open on another loop of this process
+            answers = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sending, self.home))
+        return [answer.id for answer in answers]
+
+
+async def open_app(app: str, store: str | Store | None, broker: str | Broker | None) -> Opened:
+    """Open what was given, or else what the environment names. Objects that were given are open already, and stay so.
+
+    Raises:
+        StoreUnavailable, StoreIncompatible: from the store.
+        InvalidArgument: an environment variable or URL does not fit, or a broker stands before the default store.
+
+    """
+    if broker is not None and store is None and not settings.load().store.explicit:
+        raise InvalidArgument(
+            "broker", settings.redacted(broker) if isinstance(broker, str) else broker.where,
+            "behind a broker the store must be one that every worker reaches, and is named by you: set AGENTQ_STORE or store=, "
+            "such as postgresql://user@host/database (where there is one machine, a file will do: sqlite:./agentq.db)",
+        )  # fmt: skip
+    async with AsyncExitStack() as stack:
+        if store is None or isinstance(store, str):
+            store = await stack.enter_async_context(open_store(store or settings.load().store.url))
+        if isinstance(broker, str):
+            broker = await stack.enter_async_context(open_broker(broker, app=app))
+        return Opened(store, broker, asyncio.get_running_loop(), stack.pop_all())

@@ -1,0 +1,63 @@
+"""What a worker takes from the broker: as much as its free slots can run and the store cannot give them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from agentq import settings
+from agentq.intake import Intake
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agentq.app import AgentQ
+    from agentq.clock import Clock
+
+_CLOSED = -1
+"""Room while nothing may be taken at all, not even ahead."""
+
+
+class Inflow:
+    """The intake of one worker, or none where the app has no broker. All methods belong to the worker's event loop."""
+
+    def __init__(self, app: AgentQ, queues: Sequence[str], clock: Clock, *, worker: str) -> None:
+        """Prepare; `start` begins."""
+        self._room = _CLOSED
+        self._task: asyncio.Task[None] | None = None
+        self._intake: Intake | None = None
+        if app.broker is not None:
+            self._intake = Intake(
+                app.broker, app.store, app.name, queues, room=lambda: self._room, ahead=settings.load().broker.admit_ahead,
+                worker=worker, clock=clock,
+            )  # fmt: skip
+
+    def start(self) -> None:
+        """Begin to receive as soon as there is room."""
+        if self._intake is not None:
+            self._task = asyncio.create_task(self._intake.run())
+
+    def want(self, slots: int) -> None:
+        """So many slots are free and the store has nothing for them."""
+        self._set(slots)
+
+    def close(self) -> None:
+        """Take nothing: the store does not answer, or the worker takes no more for now."""
+        self._set(_CLOSED)
+
+    async def finish(self, patience_s: float) -> None:
+        """End: a poll under way comes back first, for ``patience_s`` seconds; what it brings is handed back."""
+        if self._task is None or self._intake is None:
+            return
+        self._intake.stop()
+        await asyncio.wait({self._task}, timeout=patience_s)
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        elif not self._task.cancelled():
+            self._task.result()
+
+    def _set(self, room: int) -> None:
+        changed, self._room = self._room != room, room
+        if changed and self._intake is not None:
+            self._intake.stir()
