@@ -19,7 +19,8 @@ STATES: Final = (
     RunState.FAILED,
     RunState.CANCELLED,
 )
-CODES: Final = {state: code for code, state in enumerate(STATES)}
+CODES: Final = {state: code for code, state in enumerate(STATES)} | {RunState.SUBMITTED: -1}
+"""A run that was only submitted has no row: nothing is stored under its number."""
 QUEUED, RUNNING, WAITING, PARKED, SUCCEEDED, FAILED, CANCELLED = range(7)
 """The states as stored; those from `SUCCEEDED` on are final, which the statements say as ``state >= 4``."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Self
 from weakref import WeakValueDictionary
 
 from agentq.clock import SystemClock
-from agentq.errors import NotFound
 from agentq.message import Census, QueueStats, RunState
+from agentq.stores.memory_arrivals import PREFIX_CHARS
 from agentq.stores.memory_worker import WorkerLedger
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from agentq.clock import Clock
     from agentq.message import (
+        Admission,
         Arrival,
         Beat,
         Chunk,
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
         ClaimRequest,
         Claims,
         Command,
+        DeadLetter,
         Entry,
         Envelope,
+        LetterQuery,
         Reply,
         Run,
         RunQuery,
@@ -38,9 +41,6 @@ if TYPE_CHECKING:
         Write,
     )
     from agentq.stores.memory_rows import Row
-
-PREFIX_CHARS = 4
-"""Shorter run id prefixes match nothing."""
 
 UNSEEN_LEASES = 3
 """A worker that missed so many leases is left out of the census."""
@@ -112,6 +112,22 @@ class MemoryStore:
         with self._lock:
             self._bells.ring(("work", "news"))
             return self._ledger.submit(envelopes)
+
+    async def keep(self, data: bytes) -> str:
+        """See `ProducerStore.keep`."""
+        with self._lock:
+            return self._ledger.arrivals.keep(data, self._ledger.clock.wall())
+
+    async def admit(self, admission: Admission) -> list[Submitted]:
+        """See `IntakeStore.admit`."""
+        with self._lock:
+            self._bells.ring(("work", "news"))
+            return self._ledger.admit(admission)
+
+    async def positions(self, source: str) -> dict[int, int]:
+        """See `IntakeStore.positions`."""
+        with self._lock:
+            return self._ledger.arrivals.positions(source)
 
     async def command(self, command: Command) -> Reply:
         """See `ProducerStore.command`."""
@@ -193,9 +209,10 @@ class MemoryStore:
             queues: dict[str, list[Row]] = defaultdict(list)
             for row in self._ledger.live.values():
                 queues[row.base.queue].append(row)
+            dead = Counter(letter.queue for letter in self._ledger.arrivals.letters.values())
             seen = self._ledger.workers.values()
             return Census(
-                queues=tuple(_stats(queue, queues[queue], wall, steady) for queue in sorted(queues)),
+                queues=tuple(_stats(name, queues[name], dead[name], wall, steady) for name in sorted({*queues, *dead})),
                 workers=tuple(s.worker for s in seen if steady - s.at <= UNSEEN_LEASES * s.lease_s),
             )
 
@@ -203,9 +220,12 @@ class MemoryStore:
         """See `ReaderStore.blob`."""
         with self._lock:
             value = self._ledger.blobs.get(sha)
-        if value is None:
-            raise NotFound(f"no blob {sha} in this store")
-        return value
+            return self._ledger.arrivals.parcel(sha) if value is None else value
+
+    async def letters(self, query: LetterQuery) -> list[DeadLetter]:
+        """See `ReaderStore.letters`."""
+        with self._lock:
+            return self._ledger.arrivals.find(query)
 
     async def watch(self, topic: str, seen: int, wait_s: float) -> int:
         """See `ReaderStore.watch`. ``wait_s`` are real seconds, whatever the store's clock."""
@@ -258,13 +278,15 @@ def _runnable_s(row: Row, wall: float, steady: float) -> float:
     return 0.0 if since is None else wall - since
 
 
-def _stats(queue: str, rows: list[Row], wall: float, steady: float) -> QueueStats:
+def _stats(queue: str, rows: list[Row], dead: int, wall: float, steady: float) -> QueueStats:
     ages: list[float] = []
     count: dict[str, int] = defaultdict(int)
     for row in rows:
         nowhere = row.state is not RunState.RUNNING or row.expired(steady)
         to_settle = nowhere and (row.cancelling or row.late(wall))  # only a claim does it, so somebody has to come
-        if row.paused and row.state is not RunState.RUNNING and not to_settle:
+        if row.behind and not to_settle:
+            count["ordered"] += 1
+        elif row.paused and row.state is not RunState.RUNNING and not to_settle:
             count["paused"] += 1
         elif to_settle or (row.due(wall, steady) and not row.paused):
             ages.append(max(0.0, _runnable_s(row, wall, steady)))
@@ -274,5 +296,6 @@ def _stats(queue: str, rows: list[Row], wall: float, steady: float) -> QueueStat
             count[row.state.value] += 1
     return QueueStats(
         queue=queue, runnable=len(ages), delayed=count["delayed"], running=count["running"], waiting=count["waiting"],
-        parked=count["parked"], paused=count["paused"], oldest_age_s=max(ages, default=0.0),
+        parked=count["parked"], paused=count["paused"], ordered=count["ordered"], dead=dead,
+        oldest_age_s=max(ages, default=0.0),
     )  # fmt: skip

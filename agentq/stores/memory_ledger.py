@@ -8,6 +8,7 @@ import msgspec
 
 from agentq.message import (
     Cancel,
+    DropLetters,
     Entry,
     EntryKind,
     Failure,
@@ -23,13 +24,15 @@ from agentq.message import (
     Wait,
     WaitKind,
 )
+from agentq.stores.memory_arrivals import Arrivals
+from agentq.stores.memory_ordering import Lines
 from agentq.stores.memory_rows import Mail, Row, row_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from agentq.clock import Clock
-    from agentq.message import Command, Envelope, Worker
+    from agentq.message import Admission, Command, Envelope, Worker
 
 
 _SUPERSEDABLE = {EntryKind.FAILED, EntryKind.WAITED}
@@ -60,6 +63,8 @@ class Ledger:
         self.children: dict[str, list[str]] = {}
         self.awaited: dict[str, set[str]] = {}
         """Run id to the runs with an open wait for it."""
+        self.lines = Lines()
+        self.arrivals = Arrivals()
         self.workers: dict[str, Seen] = {}
         self.blobs: dict[str, bytes] = {}
         self.numbers = 0
@@ -74,20 +79,33 @@ class Ledger:
 
     def submit(self, envelopes: Sequence[Envelope]) -> list[Submitted]:
         """See `ProducerStore.submit`."""
-        return [self.insert(envelope) for envelope in envelopes]
+        return [self._submit(envelope) for envelope in envelopes]
+
+    def admit(self, admission: Admission) -> list[Submitted]:
+        """See `IntakeStore.admit`."""
+        self.arrivals.take_in(admission.letters, admission.positions)
+        return self.submit(admission.envelopes)
+
+    def _submit(self, envelope: Envelope) -> Submitted:
+        swept = self.arrivals.tombstone(envelope.id)
+        return swept if swept is not None and envelope.id not in self.rows else self.insert(envelope)
 
     def insert(self, envelope: Envelope) -> Submitted:
-        """Add a queued run unless its id exists."""
+        """Add a queued run unless its id exists, and do to it what was asked for before it came."""
         known = self.rows.get(envelope.id)
         if known is not None:
             base = known.base
             return Submitted(id=base.id, created=False, args=base.args, args_hash=base.args_hash, state=known.state)
-        self.put(row_of(envelope, order=self.number(), now=self.clock.wall()))
-        return Submitted(id=envelope.id, created=True, args_hash=envelope.args_hash)
+        row = row_of(envelope, order=self.number(), now=self.clock.wall())
+        self.put(row)
+        for command in self.arrivals.came_early(row.id):
+            self.command(command)
+        return Submitted(id=row.id, created=True, args_hash=envelope.args_hash, state=row.state)
 
     def put(self, row: Row) -> None:
         """Add a new row."""
         self.rows[row.id] = self.live[row.id] = row
+        self.lines.join(row)
         if row.base.parent_id is not None:
             self.children.setdefault(row.base.parent_id, []).append(row.id)
 
@@ -95,9 +113,12 @@ class Ledger:
         """See `ProducerStore.command`."""
         if isinstance(command, SetWorker):
             return self._set_worker(command)
+        if isinstance(command, DropLetters):
+            return self.arrivals.drop(command)
         row = self.rows.get(command.run_id)
         if row is None:
-            return Reply.NOT_FOUND
+            unborn = isinstance(command, Cancel | Pause | Resume | Send)
+            return self.arrivals.wait_for_run(command, self.clock.wall()) if unborn else Reply.NOT_FOUND
         match command:
             case Cancel():
                 reply = self._cancel(row)
@@ -154,6 +175,7 @@ class Ledger:
         row.running_s = 0.0  # else a run that used up its running time could never be retried
         row.queue(self.clock.wall(), rank=self.clock.wall())
         self.live[row.id] = row
+        self.lines.join(row)
         return Reply.DONE
 
     def _supersede(self, row: Row, failed: Entry) -> None:
@@ -188,8 +210,9 @@ class Ledger:
             return Reply.UNCHANGED
         now = self.clock.wall()
         base = msgspec.structs.replace(
-            row.base, id=fork.new_id, submitted_at=now, key=None, deadline=None, parent_id=None, root_id=None, fork_of=row.id
-        )
+            row.base, id=fork.new_id, submitted_at=now, key=None, ordering_key=None, deadline=None, parent_id=None,
+            root_id=None, fork_of=row.id,
+        )  # fmt: skip
         new = Row(base=base, order=self.number(), rank=now, since=now, version=row.version)
         for entry in row.journal[: max(fork.upto, 0)]:
             new.add(entry)
@@ -201,7 +224,7 @@ class Ledger:
     # Transitions
 
     def finish(self, row: Row, state: RunState, *, result: bytes | None = None, failure: Failure | None = None) -> None:
-        """Make a run final and wake those that wait for it."""
+        """Make a run final, wake those that wait for it, and let the next of its ordering key follow."""
         row.let_go()
         row.state = state
         row.result = result
@@ -213,6 +236,7 @@ class Ledger:
         for wait in list(row.waits.values()):
             self.close(row, wait)
         self.live.pop(row.id, None)
+        self.lines.leave(row, row.finished_at)
         for waiter in sorted(self.awaited.get(row.id, ())):
             self.wake(self.rows[waiter])
         if state is RunState.FAILED:

@@ -44,7 +44,6 @@ class Row:
     claimed_at: float = 0.0
     beat_at: float = 0.0
     """Steady time of the last sign of life of this claim."""
-    """Steady clock; only while running."""
     claimed_entries: int = 0
     """Length of the journal at the last claim."""
     started_at: float | None = None
@@ -54,6 +53,8 @@ class Row:
     failure: Failure | None = None
     cancelling: bool = False
     paused: bool = False
+    behind: bool = False
+    """Another run holds its ordering key, or is before it."""
     suspect: bool = False
     deaths: int = 0
     takeovers: int = 0
@@ -91,7 +92,7 @@ class Row:
     def wakes_at(self) -> float | None:
         """When something happens to a queued or waiting run without a person: it is due, or its deadline passes."""
         if self.state is RunState.QUEUED:
-            times = (None if self.paused else self.due_at, self.base.deadline)
+            times = (None if self.paused or self.behind else self.due_at, self.base.deadline)
         elif self.state is RunState.WAITING:
             times = (self.timer, self.base.deadline)
         else:
@@ -114,7 +115,7 @@ class Row:
     def due(self, wall: float, steady: float) -> bool:
         """Whether a claim would look at the run now: due, or its lease is over."""
         if self.state is RunState.QUEUED:
-            return self.due_at is None or self.due_at <= wall
+            return not self.behind and (self.due_at is None or self.due_at <= wall)
         if self.state is RunState.WAITING:
             return self.timer is not None and self.timer <= wall
         return self.expired(steady)
@@ -157,7 +158,7 @@ class Row:
             id=base.id, app=base.app, task=base.task, queue=base.queue, args=base.args, args_hash=base.args_hash,
             submitted_at=base.submitted_at, priority=base.priority, key=base.key, tenant=base.tenant, tags=base.tags,
             deadline=base.deadline, timeout_s=base.timeout_s, max_attempts=base.max_attempts, parent_id=base.parent_id,
-            root_id=base.root_id, fork_of=base.fork_of, traceparent=base.traceparent,
+            root_id=base.root_id, fork_of=base.fork_of, ordering_key=base.ordering_key, traceparent=base.traceparent,
             state=self.state, epoch=self.epoch, attempt=self.attempt, version=self.version,
             due_at=self.timer if self.state is RunState.WAITING else self.due_at,
             started_at=self.started_at, finished_at=self.finished_at, running_s=self.running_s,
@@ -196,7 +197,8 @@ def row_of(envelope: Envelope, *, order: int, now: float) -> Row:
         args=envelope.args, args_hash=envelope.args_hash, submitted_at=envelope.submitted_at, priority=envelope.priority,
         key=envelope.key, tenant=envelope.tenant, tags=envelope.tags, deadline=envelope.deadline,
         timeout_s=envelope.timeout_s, max_attempts=envelope.max_attempts, parent_id=envelope.parent_id,
-        root_id=envelope.root_id, fork_of=envelope.fork_of, traceparent=envelope.traceparent,
+        root_id=envelope.root_id, fork_of=envelope.fork_of, ordering_key=envelope.ordering_key,
+        traceparent=envelope.traceparent,
     )  # fmt: skip
     due_at = envelope.due_at
     rank = envelope.submitted_at if due_at is None else due_at

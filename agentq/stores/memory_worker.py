@@ -267,12 +267,14 @@ class WorkerLedger(Ledger):
             and not self.awaited.get(row.id)
         ][:limit]
         for row in gone:
+            self.arrivals.bury(row)
             del self.rows[row.id]
             self.children.pop(row.id, None)
             if row.base.parent_id in self.children:
                 self.children[row.base.parent_id].remove(row.id)
         used = {entry.blob for row in self.rows.values() for entry in row.journal}
         self.blobs = {sha: value for sha, value in self.blobs.items() if sha in used}
+        self.arrivals.sweep(self.clock.wall())
         steady = self.clock.steady()
         self.workers = {id_: seen for id_, seen in self.workers.items() if steady - seen.at <= FORGET_WORKER_S}
         return len(gone)

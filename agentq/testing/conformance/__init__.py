@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING
 
 from agentq.testing.clock import SimulatedClock
 from agentq.testing.conformance import (
+    arriving,
+    burying,
     claiming,
     dying,
     journal,
+    ordering,
     ownership,
     reading,
     ringing,
@@ -43,7 +46,21 @@ __all__ = ["CLAUSES", "Clause", "check"]
 
 CLAUSES: tuple[Clause, ...] = tuple(
     clause
-    for module in (submitting, ownership, claiming, dying, journal, waiting, waking, steering, reading, ringing)
+    for module in (
+        submitting,
+        arriving,
+        ownership,
+        claiming,
+        ordering,
+        dying,
+        journal,
+        waiting,
+        waking,
+        steering,
+        reading,
+        burying,
+        ringing,
+    )  # fmt: skip
     for clause in vars(module).values()
     if isinstance(clause, Clause)
 )

@@ -22,6 +22,7 @@ from agentq.message import (
     Worker,
     WorkerState,
 )
+from agentq.stores.base import TOMBSTONE_S
 from agentq.testing.conformance.bench import LEASE_S, Bench, child, clause, entry, signal, timer, waited
 from agentq.testing.conformance.journal import LARGE
 
@@ -286,7 +287,7 @@ async def a_sweep_forgets_workers_not_seen_for_an_hour(bench: Bench) -> None:
 @clause
 async def a_swept_id_can_be_used_again(bench: Bench) -> None:
     await bench.commit(await bench.begin(), entry(0), settle=Succeeded(result=b"1"))
-    bench.clock.advance(10)
+    bench.clock.advance(TOMBSTONE_S)
     await bench.store.sweep(retention_s=1)
     claim = await bench.begin()
     assert (claim.journal, claim.waits, claim.run.entries) == ((), (), 0)

@@ -33,33 +33,33 @@ async def a_watch_ends_without_a_tick_when_its_time_is_up(bench: Bench) -> None:
 
 @clause
 async def a_submission_rings_for_work(bench: Bench) -> None:
-    await _rings(bench, "work", bench.submit("run-a"))
+    await rings(bench, "work", bench.submit("run-a"))
 
 
 @clause
 async def a_signal_that_wakes_rings_for_work(bench: Bench) -> None:
     await bench.suspend(await bench.begin(), signal())
-    await _rings(bench, "work", send(bench, 1))
+    await rings(bench, "work", send(bench, 1))
 
 
 @clause
 async def whatever_makes_a_run_claimable_rings_for_work(bench: Bench) -> None:
     claim = await bench.begin()
-    await _rings(bench, "work", bench.write(claim, children=(bench.envelope("run-b"),)))
-    await _rings(bench, "work", bench.write(claim, settle=Released()))
+    await rings(bench, "work", bench.write(claim, children=(bench.envelope("run-b"),)))
+    await rings(bench, "work", bench.write(claim, settle=Released()))
     await bench.claim()
-    await _rings(bench, "work", bench.store.leave("w1"))
+    await rings(bench, "work", bench.store.leave("w1"))
     await bench.submit("run-c")
     await bench.store.command(Pause(run_id="run-c"))
-    await _rings(bench, "work", bench.store.command(Resume(run_id="run-c")))
-    await _rings(bench, "work", bench.store.command(Fork(run_id="run-c", new_id="run-d", upto=0)))
+    await rings(bench, "work", bench.store.command(Resume(run_id="run-c")))
+    await rings(bench, "work", bench.store.command(Fork(run_id="run-c", new_id="run-d", upto=0)))
 
 
 @clause
 async def a_new_timer_rings_for_work_so_that_nobody_sleeps_past_it(bench: Bench) -> None:
     claim = await bench.begin()
-    await _rings(bench, "work", bench.submit("run-b", due_at=bench.clock.wall() + 5))
-    await _rings(bench, "work", bench.suspend(claim, timer(bench.clock.wall() + 5)))
+    await rings(bench, "work", bench.submit("run-b", due_at=bench.clock.wall() + 5))
+    await rings(bench, "work", bench.suspend(claim, timer(bench.clock.wall() + 5)))
 
 
 @clause
@@ -67,10 +67,10 @@ async def a_command_for_a_worker_rings_for_work(bench: Bench) -> None:
     claim = await bench.begin()
     await bench.beat("w1", claim)
     await bench.commit(claim, waits=(signal(),))
-    await _rings(bench, "work", send(bench, 1))
-    await _rings(bench, "work", bench.store.command(SetWorker(worker_id="w1", state=WorkerState.CORDONED)))
-    await _rings(bench, "work", bench.store.command(Pause(run_id="run-a")))
-    await _rings(bench, "work", bench.store.command(Cancel(run_id="run-a")))
+    await rings(bench, "work", send(bench, 1))
+    await rings(bench, "work", bench.store.command(SetWorker(worker_id="w1", state=WorkerState.CORDONED)))
+    await rings(bench, "work", bench.store.command(Pause(run_id="run-a")))
+    await rings(bench, "work", bench.store.command(Cancel(run_id="run-a")))
 
 
 @clause
@@ -79,13 +79,13 @@ async def a_child_that_ends_rings_for_work(bench: Bench) -> None:
     await bench.commit(parent, children=(bench.envelope("run-b"),))
     claim = await bench.take()
     await bench.suspend(parent, child("run-b"))
-    await _rings(bench, "work", bench.succeed(claim))
+    await rings(bench, "work", bench.succeed(claim))
 
 
 @clause
 async def a_settlement_rings_for_readers(bench: Bench) -> None:
     claim = await bench.begin()
-    await _rings(bench, "news", bench.succeed(claim))
+    await rings(bench, "news", bench.succeed(claim))
 
 
 @clause
@@ -95,7 +95,8 @@ async def a_tick_that_was_missed_is_answered_at_once(bench: Bench) -> None:
     assert await bench.store.watch("work", seen, 30) > seen
 
 
-async def _rings(bench: Bench, topic: str, happening: object) -> None:
+async def rings(bench: Bench, topic: str, happening: object) -> None:
+    """Somebody who watches ``topic`` hears of what ``happening`` does."""
     seen = await bench.store.watch(topic, 0, 0)
     watching = asyncio.create_task(bench.store.watch(topic, seen, 30))
     await asyncio.sleep(0)
