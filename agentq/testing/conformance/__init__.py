@@ -23,6 +23,7 @@ from agentq.testing.conformance import (
     burying,
     claiming,
     dying,
+    following,
     journal,
     ordering,
     ownership,
@@ -44,25 +45,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CLAUSES", "Clause", "check"]
 
+_MODULES = (
+    submitting, arriving, ownership, claiming, ordering, following, dying, journal, waiting, waking, steering, reading, burying,
+    ringing,
+)  # fmt: skip
+
 CLAUSES: tuple[Clause, ...] = tuple(
-    clause
-    for module in (
-        submitting,
-        arriving,
-        ownership,
-        claiming,
-        ordering,
-        dying,
-        journal,
-        waiting,
-        waking,
-        steering,
-        reading,
-        burying,
-        ringing,
-    )  # fmt: skip
-    for clause in vars(module).values()
-    if isinstance(clause, Clause)
+    clause for module in _MODULES for clause in vars(module).values() if isinstance(clause, Clause)
 )
 
 
