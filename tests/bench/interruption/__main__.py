@@ -1,0 +1,134 @@
+"""``python -m tests.bench.interruption``: how much work each library repeats when its workers are replaced and killed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.bench.contest import plain
+from tests.bench.interruption import measure as measuring
+from tests.bench.interruption.contenders import ALL, SLOTS, VISIBILITY_S, Contender
+from tests.bench.interruption.measure import MeasureError, Outcome, measure
+from tests.bench.interruption.venvs import VenvError
+from tests.bench.interruption.work import UNIT_S, UNITS
+from tests.helpers import elasticmq, postgres
+
+COLUMNS = (
+    *("", "tasks complete", "all complete after", "work repeated", "units done again", "two at once", "begun"),
+    "left in the queue",
+)
+
+
+def main() -> int:
+    """Measure, print the table, and answer the exit code: 0 when agentq, if measured, lost nothing and completed."""
+    options = _options()
+    chosen = [each for each in ALL if not options.only or {each.name, each.library} & options.only]
+    begin = time.monotonic()
+    with _folder(options.keep) as folder, _servers(chosen) as (endpoint, store):
+
+        def one(contender: Contender) -> Outcome | str:
+            print(f"measuring {contender.name} …", file=sys.stderr, flush=True)
+            try:
+                return measure(contender, endpoint=endpoint, store=store, folder=folder / contender.name)
+            except (MeasureError, VenvError) as error:
+                return str(error)
+
+        with ThreadPoolExecutor(options.jobs) as pool:
+            outcomes = list(pool.map(one, chosen))
+    print(_markdown(chosen, outcomes, jobs=options.jobs, took_s=time.monotonic() - begin, endpoint=endpoint))
+    mine = next((outcome for each, outcome in zip(chosen, outcomes, strict=True) if each.library == "agentq"), None)
+    return 0 if mine is None or (isinstance(mine, Outcome) and mine.tally.finished_s is not None) else 1
+
+
+def _options() -> argparse.Namespace:
+    names = sorted({name for each in ALL for name in (each.name, each.library)})
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.interruption", description=__doc__)
+    parser.add_argument(
+        "--only",
+        type=lambda text: set(text.split(",")),
+        default=set(),
+        metavar="NAME,…",
+        help=f"libraries, or single settings: {', '.join(names)}",
+    )
+    parser.add_argument("--jobs", type=int, default=4, metavar="N", help="contenders at a time; they sleep mostly (default 4)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the marks and the workers' logs in this new folder")
+    options = parser.parse_args()
+    if unknown := options.only - set(names):
+        parser.error(f"--only: unknown: {', '.join(sorted(unknown))}")
+    return options
+
+
+@contextlib.contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep:
+        keep.mkdir(parents=True)
+        yield keep.resolve()
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_FOLDER")) as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _servers(chosen: list[Contender]) -> Iterator[tuple[str, str]]:
+    with contextlib.ExitStack() as stack:
+        endpoint = stack.enter_context(elasticmq.server())
+        ours = any(each.library == "agentq" for each in chosen)
+        yield endpoint, stack.enter_context(postgres.server()) if ours else ""
+
+
+def _markdown(chosen: list[Contender], outcomes: list[Outcome | str], *, jobs: int, took_s: float, endpoint: str) -> str:
+    measured = list(zip(chosen, outcomes, strict=True))
+    server = "ElasticMQ of tests/helpers" if elasticmq.GIVEN is None else endpoint
+    lines = ["## Work repeated over a rollout and a crash, on one SQS server", "", _shape(), ""]
+    lines += [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines += [_row(each, outcome) for each, outcome in measured if isinstance(outcome, Outcome)]
+    lines += [f"\n{each.shown}: not measured: {outcome}" for each, outcome in measured if isinstance(outcome, str)]
+    lines += ["", f"- server: {server}; {jobs} contenders at a time, {took_s:.0f} s in all"]
+    lines += [f"- machine: {os.cpu_count()} CPUs, {platform.system()} {platform.release()}"]
+    lines += [f"- Python {platform.python_version()}, agentq {importlib.metadata.version('agentq')}"]
+    pins = {each.library: each.requirements for each in chosen if each.requirements}
+    lines += [f"- {library}: {', '.join(requirements)}" for library, requirements in pins.items()]
+    return "\n".join(lines)
+
+
+def _shape() -> str:
+    best_s = measuring.TASKS * UNITS * UNIT_S / SLOTS
+    sentences = (
+        f"{measuring.TASKS} tasks of {UNITS * UNIT_S:g} s, each {UNITS} units of {UNIT_S:g} s, on one worker of {SLOTS} slots:",
+        f"{best_s:g} s at best. Visibility timeout of the queue {VISIBILITY_S} s where not said otherwise.",
+        f"At {measuring.ROLLOUT_AT_S:g} s a rollout: SIGTERM, {measuring.GRACE_S:g} s later SIGKILL, a new worker at once.",
+        f"At {measuring.CRASH_AT_S:g} s SIGKILL, a new worker at once.",
+        "Watched until every unit was done, the queue was empty and nobody worked,",
+        f"for {measuring.LIMIT_S:g} s at most.",
+    )
+    return " ".join(sentences)
+
+
+def _row(contender: Contender, outcome: Outcome) -> str:
+    tally = outcome.tally
+    missing = f", {tally.never_done} units never done" if tally.never_done else ""
+    restarts = f", {outcome.restarts} restarts" if outcome.restarts else ""
+    cells = (
+        contender.shown,
+        f"{tally.complete} of {measuring.TASKS}{missing}",
+        f"{tally.finished_s:.0f} s" if tally.finished_s is not None else f"not within {outcome.watched_s:.0f} s",
+        f"{plain(round(tally.repeated_s, 1))} s",
+        str(tally.done_again),
+        f"{plain(round(tally.overlap_s, 1))} s",
+        f"{tally.executions}{restarts}",
+        str(outcome.left),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
