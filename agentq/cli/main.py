@@ -20,7 +20,10 @@ _SECTIONS: Final = {
         "dev": "agentq.cli.dev:dev",
         "job": "agentq.cli.job:job",
     },
-    "Submit": {"enqueue": "agentq.cli.enqueue:enqueue"},
+    "Submit": {
+        "enqueue": "agentq.cli.enqueue:enqueue",
+        "schema": "agentq.cli.schema:schema",
+    },
     "See and steer": {
         "runs": "agentq.cli.runs:runs",
         "top": "agentq.cli.top:top",
