@@ -7,14 +7,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from agentq.cli.problem import EX_SIGINT, note, warn
-from agentq.cli.reading import store_option
+from agentq.cli.reading import broker_option, given_urls, store_option
 from agentq.cli.teach import Teaching
 from agentq.cli.working import worker_options
 
@@ -34,7 +34,8 @@ _SKIPPED: Final = frozenset(
 )
 @worker_options
 @store_option
-def dev(target: str, *, folders: tuple[str, ...], store_url: str | None, **given: Any) -> None:
+@broker_option
+def dev(target: str, *, folders: tuple[str, ...], store_url: str | None, broker_url: str | None, **given: Any) -> None:
     r"""Work on the runs of an AgentQ, and begin anew when a .py file changes.
 
     Runs stop at their next step, and the changed code goes on with them there: edit an agent while it works.
@@ -45,17 +46,18 @@ def dev(target: str, *, folders: tuple[str, ...], store_url: str | None, **given
       agentq dev hello:aq --watch ../shared --log-level debug
     """
     words = ["--drain", "3s", "--log", given["log_format"] or "console"]
-    for option, value in (("--store", store_url), ("--log-level", given["log_level"]), ("--concurrency", given["concurrency"])):
+    for option, value in (("--log-level", given["log_level"]), ("--concurrency", given["concurrency"])):
         words += [option, str(value)] if value is not None else []
     for name in given["queues"]:
         words += ["--queue", name]
     roots = [Path.cwd(), *map(Path, folders)]
     note(f"watching {', '.join(str(root) for root in roots)} · Ctrl-C stops")
-    sys.exit(_loop([sys.executable, "-m", "agentq", "worker", target, "--with-parent", *words], roots))
+    command = [sys.executable, "-m", "agentq", "worker", target, "--with-parent", *words]
+    sys.exit(_loop(command, given_urls(store_url, broker_url), roots))
 
 
-def _loop(command: list[str], roots: list[Path]) -> int:
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1"}
+def _loop(command: list[str], urls: Mapping[str, str], roots: list[Path]) -> int:
+    environ = {**os.environ, **urls, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1"}
     seen = stamps(roots)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     process = None

@@ -6,19 +6,23 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from agentq.cli import logs
-from agentq.cli.problem import EX_FAILED, EX_NO_INPUT, EX_TEMPFAIL, note
-from agentq.cli.reading import find_run, store_option
+from agentq.cli.backlogs import BacklogWatch
+from agentq.cli.problem import EX_FAILED, EX_NO_INPUT, EX_TEMPFAIL, Problem, note
+from agentq.cli.reading import broker_option, find_run, store_option, told
 from agentq.cli.signals import stopping
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.text import count
 from agentq.cli.worker import changed_log
 from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
+from agentq.errors import StoreUnavailable
 from agentq.message import QueueStats, Run, RunState
 from agentq.settings import seconds
 
@@ -42,6 +46,7 @@ _LOOK_S = 0.25
 @click.option("--drain", "drain_s", metavar="TIME", type=seconds, help="For a running step to end after SIGTERM. Default 25s.")
 @worker_options
 @store_option
+@broker_option
 def job(
     target: str,
     *,
@@ -50,6 +55,7 @@ def job(
     idle_ok: bool,
     queues: tuple[str, ...],
     store_url: str | None,
+    broker_url: str | None,
     log_level: str | None,
     log_format: str | None,
     **given: Any,
@@ -61,7 +67,8 @@ def job(
       0    the run is done
       1    it failed for good, or was cancelled: do not try again
       66   there was nothing to do
-      75   hand me back: it was drained, waits, or will be tried again; or runs are under way elsewhere
+      75   hand me back: it was drained, waits, or will be tried again; or runs are under way elsewhere; or the
+           store does not answer
 
     \b
     In a Job (restartPolicy: Never), let 1 and 66 end it, and 75 start another pod without counting as a failure:
@@ -79,12 +86,22 @@ def job(
     found = read_settings()
     logs.configure(changed_log(found.log, log_level, log_format))
     limits = changed(found.worker, queues=weights(queues), concurrency=1, **given)
-    code = asyncio.run(_one(load_app(target), limits, store_url, run_id, wait_s))
+    app = load_app(target)
+    try:
+        code = asyncio.run(_one(app, lambda: opened(app, store_url, broker_url), limits, run_id, wait_s))
+    except StoreUnavailable as error:
+        raise Problem(str(error), hint=told("doctor"), code=EX_TEMPFAIL) from error
     sys.exit(0 if idle_ok and code == EX_NO_INPUT else code)
 
 
-async def _one(app: AgentQ, limits: WorkerSettings, store_url: str | None, word: str | None, wait_s: float) -> int:
-    async with opened(app, store_url):
+async def _one(
+    app: AgentQ,
+    opening: Callable[[], AbstractAsyncContextManager[AgentQ]],
+    limits: WorkerSettings,
+    word: str | None,
+    wait_s: float,
+) -> int:
+    async with opening():
         wanted = await find_run(app.store, word) if word else None
         if wanted is not None and wanted.state.final:
             return EX_FAILED if wanted.state is not RunState.SUCCEEDED else 0
@@ -107,7 +124,7 @@ async def _work(app: AgentQ, limits: WorkerSettings, root: str | None, until: fl
         while not hand.stopped:
             patience = max(0.0, until - time.monotonic())
             hand.worker = made = Worker(app, limits, root=root, one=True, patience_s=patience)
-            with serving(made, limits, census_of(app)):
+            with serving(made, limits, census_of(app), BacklogWatch(app)):
                 report = await made.run()
             if report.last is None:
                 return None

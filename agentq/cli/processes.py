@@ -153,10 +153,13 @@ class Family:
             return 0, f"no answer ({error})"
 
 
-def supervise(target: str, limits: WorkerSettings, store_url: str | None, *, words: list[str]) -> int:
-    """Keep ``limits.processes`` workers of ``target`` running until they are told to stop; returns the exit code."""
-    command = [sys.executable, "-m", "agentq", "worker", target, *words, *(["--store", store_url] if store_url else [])]
-    environ = {**os.environ, "AGENTQ_PROCESSES": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def supervise(target: str, limits: WorkerSettings, urls: Mapping[str, str], *, words: list[str]) -> int:
+    """Keep ``limits.processes`` workers of ``target`` running until they are told to stop; returns the exit code.
+
+    ``urls`` go into their environment: everybody on the machine can read a command line, and a URL may hold a password.
+    """
+    command = [sys.executable, "-m", "agentq", "worker", target, *words]
+    environ = {**os.environ, **urls, "AGENTQ_PROCESSES": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environ.pop("AGENTQ_HEALTH_PORT", None)
     family = Family([*command, "--processes", "1", "--with-parent"], environ, probed=limits.health_port is not None)
     family.children = [Child(number) for number in range(limits.processes)]

@@ -17,24 +17,58 @@ from agentq.errors import AgentQError, InvalidArgument, NotFound
 from agentq.message import Run, RunQuery, Worker
 
 if TYPE_CHECKING:
+    from agentq.app import AgentQ
     from agentq.stores.base import Store
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 OWN_STORE = "agentq.store"
 """Key in click's ``meta``: URL of the store that the app in hand brings itself, where that is not the default."""
+OWN_BROKER = "agentq.broker"
+"""Likewise the URL of its broker."""
+STORE_VARIABLE = "_AGENTQ_STORE"
+"""What stands for ``--store`` in a process started by ours: everybody can read a command line, a URL may hold a password."""
+BROKER_VARIABLE = "_AGENTQ_BROKER"
+"""Likewise for ``--broker``."""
+_KNOW_BROKERS = (
+    "worker",
+    "job",
+    "enqueue",
+    "queues",
+    "top",
+    "doctor",
+    "dead",
+    "runs show",
+    "runs cancel",
+    "runs pause",
+    "runs resume",
+    "runs signal",
+)
+"""Beginnings of commands that take ``--broker``."""
 _MIN_PREFIX = 4
 _FULL_ID = 26
 
 
 def store_option(command: F) -> F:
     """Add ``--store``."""
-    return click.option("--store", "store_url", metavar="URL", help="The store; AGENTQ_STORE, else ./agentq.db.")(command)
+    text = "The store; AGENTQ_STORE, else ./agentq.db."
+    return click.option("--store", "store_url", metavar="URL", envvar=STORE_VARIABLE, help=text)(command)
+
+
+def broker_option(command: F) -> F:
+    """Add ``--broker``."""
+    text = "Where runs arrive: sqs://… or kafka://…; AGENTQ_BROKER, else none, and the store is the queue."
+    return click.option("--broker", "broker_url", metavar="URL", envvar=BROKER_VARIABLE, help=text)(command)
 
 
 def json_option(command: F) -> F:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+
+
+def given_urls(store_url: str | None, broker_url: str | None) -> dict[str, str]:
+    """Return what tells a process of ours ``--store`` and ``--broker`` by its environment."""
+    return {name: url for name, url in ((STORE_VARIABLE, store_url), (BROKER_VARIABLE, broker_url)) if url}
 
 
 def store_url(given: str | None) -> str:
@@ -43,10 +77,19 @@ def store_url(given: str | None) -> str:
 
 
 def told(words: str) -> str:
-    """Return a command for a person to copy; it looks into the store that this one uses. Secrets are not repeated."""
+    """Return a command for a person to copy; it uses the store and broker that this one uses. Secrets are not repeated."""
     context = click.get_current_context(silent=True)
-    given = (context.params.get("store_url") or context.meta.get(OWN_STORE)) if context is not None else None
-    return f"agentq {words}" + (f" --store {shlex.quote(given)}" if given and settings.redacted(given) == given else "")
+    line = f"agentq {words}"
+    if context is None:
+        return line
+    line += _option("--store", context.params.get("store_url") or context.meta.get(OWN_STORE))
+    if words.startswith(_KNOW_BROKERS):
+        line += _option("--broker", context.params.get("broker_url") or context.meta.get(OWN_BROKER))
+    return line
+
+
+def _option(name: str, url: str | None) -> str:
+    return f" {name} {shlex.quote(url)}" if url and settings.redacted(url) == url else ""
 
 
 def store_file(url: str) -> Path | None:
@@ -59,9 +102,12 @@ def store_file(url: str) -> Path | None:
     return Path(unquote("/" + rest.lstrip("/") if rest.startswith("///") else rest))
 
 
-def read(url: str | None, action: Callable[[Store], Awaitable[T]]) -> T:
-    """Open the store that exists already, do ``action`` with it, close it."""
-    meant = store_url(url)
+def read(url: str | None, action: Callable[[Store], Awaitable[T]], *, app: AgentQ | None = None) -> T:
+    """Open the store that exists already, do ``action`` with it, close it.
+
+    It is that of ``url``, else that of ``app``, else the environment's or the default.
+    """
+    meant = store_url(url or (app.store_url if app is not None else None))
     file = store_file(meant)
     if file is not None and not file.exists():
         raise Problem(

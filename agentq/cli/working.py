@@ -6,20 +6,21 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 
 from agentq import settings
+from agentq.cli.brokers import broker_of, shown
 from agentq.cli.problem import Problem, warn
-from agentq.cli.reading import OWN_STORE
+from agentq.cli.reading import OWN_BROKER, OWN_STORE
 from agentq.telemetry import add_sink, remove_sink
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
     from agentq.message import Census
     from agentq.settings import Settings, WorkerSettings
-    from agentq.worker import Worker
+    from agentq.telemetry.metrics import BacklogSource
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CENSUS_WAIT_S = 2.0
@@ -34,12 +35,16 @@ def read_settings() -> Settings:
     return found
 
 
-def opened(app: AgentQ, store_url: str | None) -> AbstractAsyncContextManager[AgentQ]:
-    """Return the app as a context manager, on the store of ``--store`` if that is given."""
+def opened(app: AgentQ, store_url: str | None, broker_url: str | None = None) -> AbstractAsyncContextManager[AgentQ]:
+    """Return the app as a context manager, on the store of ``--store`` and the broker of ``--broker`` where they are given."""
     context = click.get_current_context(silent=True)
-    if context is not None and app.store_url != settings.load().store.url:
+    found = settings.load()
+    if context is not None and app.store_url != found.store.url:
         context.meta[OWN_STORE] = app.store_url
-    return app.using(store=store_url) if store_url else app
+    if context is not None and broker_of(app) != found.broker.url:
+        context.meta[OWN_BROKER] = broker_of(app)
+    given = {name: url for name, url in (("store", store_url), ("broker", broker_url)) if url}
+    return app.using(**given) if given else app
 
 
 def changed(base: WorkerSettings, **given: Any) -> WorkerSettings:
@@ -70,8 +75,30 @@ def worker_options(command: F) -> F:
     return command
 
 
+class Watched(Protocol):
+    """What health is asked of: a worker, or what stands for it before it is there."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is ready for work."""
+        ...
+
+    def alive(self) -> tuple[bool, str]:
+        """Whether it lives, and why not."""
+        ...
+
+    def status(self) -> dict[str, Any]:
+        """Everything about it."""
+        ...
+
+
 @contextmanager
-def serving(worker: Worker, limits: WorkerSettings, census: Callable[[], Census | None] | None) -> Iterator[int | None]:
+def serving(
+    worker: Watched,
+    limits: WorkerSettings,
+    census: Callable[[], Census | None] | None,
+    backlog: BacklogSource | None = None,
+) -> Iterator[int | None]:
     """Serve health and metrics of ``worker`` if a port is set; yields the port."""
     if limits.health_port is None:
         yield None
@@ -79,7 +106,7 @@ def serving(worker: Worker, limits: WorkerSettings, census: Callable[[], Census 
     from agentq.telemetry.metrics import MetricsSink  # noqa: PLC0415 - a worker without a port does not pay for it
     from agentq.worker.health import HealthServer  # noqa: PLC0415 - as above
 
-    sink = MetricsSink(status=worker.status, census=census)
+    sink = MetricsSink(status=worker.status, census=census, backlog=backlog)
     with health_port(limits):
         server = HealthServer(
             alive=worker.alive,
@@ -97,10 +124,14 @@ def serving(worker: Worker, limits: WorkerSettings, census: Callable[[], Census 
         remove_sink(sink)
 
 
-def _ready(worker: Worker) -> tuple[bool, str]:
+def _ready(worker: Watched) -> tuple[bool, str]:
     if worker.ready:
         return True, "ready"
-    return False, "draining" if worker.status()["state"] == "draining" else "no contact with the store yet"
+    status = worker.status()
+    if status["state"] == "draining":
+        return False, "draining"
+    why = shown(str(status["store"]["error"]))
+    return False, "no contact with the store yet" + (f": {why}" if why else "")
 
 
 @contextmanager

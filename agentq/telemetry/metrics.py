@@ -9,8 +9,8 @@ from __future__ import annotations
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from agentq.telemetry import families as f
 
@@ -53,7 +53,25 @@ _COUNTED: Final = {
     "worker.fenced": f.FENCED,
     "heartbeat.failed": f.HEARTBEAT_FAILURES,
     "store.unavailable": f.STORE_FAILURES,
+    "broker.unavailable": f.BROKER_FAILURES,
+    "broker.refused": f.BROKER_FAILURES,
 }
+_INTAKE: Final = {"runs": f.ADMITTED, "duplicates": f.DUPLICATES, "letters": f.DEAD_LETTERS}
+"""Field of ``intake.admitted`` to what it adds to."""
+_LOOK_S: Final = 2.0
+"""How long a scrape waits for the store and the broker together, before it shows the figures of the scrape before."""
+
+
+class BacklogSource(Protocol):
+    """Where a scrape finds what lies in the broker. Called in the threads of scrapes."""
+
+    def refresh(self) -> None:
+        """Begin to look, unless that was done just now. Never blocks."""
+        ...
+
+    def seen(self, wait_s: float) -> Sequence[f.Seen]:
+        """Return the newest figures, after waiting up to ``wait_s`` for those that are being read."""
+        ...
 
 
 class Histogram:
@@ -77,12 +95,17 @@ class MetricsSink:
     """A telemetry sink that counts, and renders what it counted together with the worker's slots and the queues' backlog."""
 
     def __init__(
-        self, *, status: Callable[[], Mapping[str, Any]] | None = None, census: Callable[[], Census | None] | None = None
+        self,
+        *,
+        status: Callable[[], Mapping[str, Any]] | None = None,
+        census: Callable[[], Census | None] | None = None,
+        backlog: BacklogSource | None = None,
     ) -> None:
         """Count from now on.
 
         ``status`` answers at least ``slots`` and ``busy`` of this worker (`agentq.worker.Worker.status`). ``census`` answers
         the queues as they are now, or None when they cannot be read: then the last known ones are shown with their age.
+        ``backlog`` is asked for what lies in the broker, in the same way.
         """
         self._lock = threading.Lock()
         self._steps: dict[tuple[str, str], Histogram] = {}
@@ -91,6 +114,7 @@ class MetricsSink:
         self._counts: dict[tuple[f.Family, tuple[str, ...]], int] = {}
         self._status = status
         self._census = census
+        self._backlog = backlog
         self._seen: tuple[Census, float] | None = None
         self._registry: Any = None
 
@@ -105,6 +129,10 @@ class MetricsSink:
         elif event in _OUTCOMES or event in _COUNTED:
             with self._lock:
                 self._rare(event, fields)
+        elif event == "intake.admitted":
+            with self._lock:
+                for name, family in _INTAKE.items():
+                    self._counts[family, ()] = self._counts.get((family, ()), 0) + int(fields.get(name) or 0)
 
     def _step(self, fields: dict[str, Any], outcome: str) -> None:
         task = fields.get("task") or ""
@@ -167,7 +195,12 @@ class MetricsSink:
             status = self._status()
             found.append(f.gauge(f.SLOTS, {(): float(status.get("slots", 0))}))
             found.append(f.gauge(f.BUSY, {(): float(status.get("busy", 0))}))
+        until = time.monotonic() + _LOOK_S
+        if self._backlog is not None:
+            self._backlog.refresh()  # it is read while the store is asked
         found.extend(self._queues())
+        if self._backlog is not None:
+            found.extend(f.brokers(self._backlog.seen(max(0.0, until - time.monotonic()))))
         return found
 
     def _queues(self) -> list[Any]:
