@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
 import signal
-import tempfile
-import warnings
-from pathlib import Path
 
 import pytest
 
@@ -17,54 +12,14 @@ from agentq.errors import StoreUnavailable
 from agentq.message import RunQuery, Succeeded, Verdict, Write
 from agentq.stores.postgres import PostgresStore, pool
 from agentq.testing.wait import wait_until
-from tests.helpers.postgres import REMEDY
+from tests.helpers.postgres_server import own
 from tests.helpers.runs import entry, envelope, request
-from tests.helpers.servers import unreachable
-
-
-class Server:
-    """A server that this test may stop."""
-
-    def __init__(self, folder: Path) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                import pgserver  # noqa: PLC0415 - tests of other stores need none
-            except ImportError as error:
-                unreachable("PostgreSQL", f"{error}; {REMEDY}")
-        self.pgserver = pgserver
-        self.data = folder / "data"
-        self.url = f"postgresql://postgres@/postgres?host={self.data}"
-        self.start()
-
-    def start(self) -> None:
-        self.server = self.pgserver.get_server(self.data, cleanup_mode="stop")
-
-    def stop(self) -> None:
-        self.server.cleanup()
-
-    def signal(self, number: int) -> None:
-        """To the postmaster and every process of it."""
-        pid = self.server.get_pid()
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in task.read_text().split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(child), number)
-        os.kill(pid, number)
 
 
 @pytest.fixture
 def server():
-    folder = Path(tempfile.mkdtemp(prefix="agentq-pg-"))
-    folder.chmod(0o755)
-    try:
-        started = Server(folder)
-        try:
-            yield started
-        finally:
-            started.stop()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with own() as started:
+        yield started
 
 
 async def test_a_server_that_was_stopped_and_started_is_found_again(server):
