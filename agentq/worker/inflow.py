@@ -51,11 +51,15 @@ class Inflow:
             return
         self._intake.stop()
         await asyncio.wait({self._task}, timeout=patience_s)
-        if not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task})
-        elif not self._task.cancelled():
+        self.hurry()
+        await asyncio.wait({self._task})
+        if not self._task.cancelled():
             self._task.result()
+
+    def hurry(self) -> None:
+        """Do not wait for the poll: what it brings stays hidden until the broker delivers it again."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
 
     def _set(self, room: int) -> None:
         changed, self._room = self._room != room, room

@@ -91,6 +91,7 @@ class Worker:
         self._stir: asyncio.Event | None = None
         self._heart: Heart | None = None
         self._pool: Pool | None = None
+        self._inflow: Inflow | None = None
         self._drain = Drain(self._settings.drain_s)
 
     async def run(self) -> WorkerReport:
@@ -125,7 +126,7 @@ class Worker:
             )
             self._drain.attach(pool, self._stir.set)
             heart.start()
-            inflow = Inflow(self._app, pool.queues, self._clock, worker=self.id)
+            inflow = self._inflow = Inflow(self._app, pool.queues, self._clock, worker=self.id)
             if self._root is None:
                 inflow.start()
             watching = [asyncio.create_task(self._watch()), asyncio.create_task(sweep(store, self.id))]
@@ -350,6 +351,8 @@ class Worker:
     def _abort_now(self, reason: str) -> None:
         self._drain_now(reason)
         self._drain.hurry()
+        if self._inflow is not None:
+            self._inflow.hurry()
 
     async def _leave(self) -> None:
         """Take our row away, unless code of ours still runs: then its lease must run out first."""
