@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CLOSED = -1
 """Room while nothing may be taken at all, not even ahead."""
+_AGAIN_S = 0.5
 
 
 class Inflow:
@@ -26,6 +27,7 @@ class Inflow:
         self._room = _CLOSED
         self._task: asyncio.Task[None] | None = None
         self._intake: Intake | None = None
+        self._hurried = asyncio.Event()
         if app.broker is not None:
             self._intake = Intake(
                 app.broker, app.store, app.name, queues, room=lambda: self._room, ahead=settings.load().broker.admit_ahead,
@@ -50,16 +52,18 @@ class Inflow:
         if self._task is None or self._intake is None:
             return
         self._intake.stop()
-        await asyncio.wait({self._task}, timeout=patience_s)
-        self.hurry()
-        await asyncio.wait({self._task})
+        hurried = asyncio.create_task(self._hurried.wait())
+        await asyncio.wait({self._task, hurried}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        while not self._task.done():  # the first cancellation ends the loop, the next one what its inbox still waits for
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=_AGAIN_S)
         if not self._task.cancelled():
             self._task.result()
 
     def hurry(self) -> None:
         """Do not wait for the poll: what it brings stays hidden until the broker delivers it again."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
+        self._hurried.set()
 
     def _set(self, room: int) -> None:
         changed, self._room = self._room != room, room
