@@ -29,6 +29,7 @@ _SECTIONS: Final = {
         "top": "agentq.cli.top:top",
         "queues": "agentq.cli.queues:queues",
         "workers": "agentq.cli.workers:workers",
+        "dead": "agentq.cli.dead:dead",
     },
     "Help yourself": {
         "demo": "agentq.cli.demo:demo",
