@@ -128,7 +128,7 @@ class Intake:
                 continue
             try:
                 deliveries = await inbox.receive(room)
-            except BrokerError as error:
+            except (BrokerError, StoreError) as error:  # the store says where a log is read on
                 await self._rest(self._trouble.delay(error, "receive"))
                 continue
             self._touched_at = time.monotonic()
