@@ -80,6 +80,8 @@ class Backlog(msgspec.Struct, frozen=True, kw_only=True):
     """In the broker's own dead-letter place: what it gave up delivering."""
     oldest_age_s: float | None = None
     """Age of the oldest ready message; None where the broker cannot tell."""
+    partitions: tuple[int, ...] = ()
+    """``ready`` of each partition, where there are any."""
     approximate: bool = False
     error: str = ""
     """Why the figures could not be read; then they mean nothing."""
