@@ -93,6 +93,8 @@ class WorkerLedger(Ledger):
     def _promote(self, app: str, wall: float, steady: float) -> None:
         """Settle what is cancelled or late and runs nowhere; queue what has waited long enough."""
         for row in [row for row in self.live.values() if row.base.app == app]:
+            if row.state.final:
+                continue  # the end of an earlier one took it along
             nowhere = row.state is not RunState.RUNNING or row.expired(steady)
             if nowhere and row.cancelling:
                 self.finish(row, RunState.CANCELLED)
@@ -269,9 +271,11 @@ class WorkerLedger(Ledger):
         for row in gone:
             self.arrivals.bury(row)
             del self.rows[row.id]
-            self.children.pop(row.id, None)
             if row.base.parent_id in self.children:
-                self.children[row.base.parent_id].remove(row.id)
+                siblings = self.children[row.base.parent_id]
+                siblings.remove(row.id)
+                if not siblings:
+                    del self.children[row.base.parent_id]
         used = {entry.blob for row in self.rows.values() for entry in row.journal}
         self.blobs = {sha: value for sha, value in self.blobs.items() if sha in used}
         self.arrivals.sweep(self.clock.wall())

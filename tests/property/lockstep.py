@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from agentq.stores.base import Store
 
-RUNS = ("run-a", "run-b", "run-c")
+RUNS = ("run-a", "run-b", "run-c", "run-d")
 
 
 @dataclass
@@ -64,7 +64,6 @@ class Known:
     epoch: int = 0
     journal: list[Entry] = field(default_factory=list)
     signals: int = 0
-    forks: int = 0
 
 
 class Lockstep(RuleBasedStateMachine):
@@ -80,6 +79,8 @@ class Lockstep(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="agentq-"))
         self.held: list[Held] = []
         self.known: dict[str, Known] = {}
+        self.tombstones: dict[str, float] = {}
+        """Id to the time of its end."""
         self.benches = [Bench(store, self.clock, store) for store in self.runner.run(self._open())]
 
     async def _open(self) -> list[Store]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from agentq.message import (
+    Admission,
     Cancel,
     Cancelled,
     Chunk,
     Crashed,
+    DeadLetter,
+    DropLetters,
     Failed,
     Failure,
     Fork,
+    LetterQuery,
     Pause,
+    Position,
     Released,
     Reply,
     Requeue,
@@ -30,12 +37,14 @@ from agentq.message import (
     WaitKind,
     WorkerState,
 )
+from agentq.stores.base import TOMBSTONE_S
 from agentq.testing.conformance.bench import LEASE_S, child, waited
 from tests.property.lockstep import RUNS, Held, Known, Lockstep, plain_beat, plain_census, plain_claims, plain_inbox
 
 WORKERS = ("w1", "w2", "w3")
 SIGNALS = ("go", "stop")
 DAY_S = 86_400.0
+BEGUN = {RunState.RUNNING, RunState.WAITING}
 
 runs = st.sampled_from(RUNS)
 workers = st.sampled_from(WORKERS)
@@ -48,7 +57,7 @@ class StoreMachine(Lockstep):
     @initialize()
     def begin(self) -> None:
         for run_id in RUNS[:2]:
-            self.submit(run_id, 0, None, None)
+            self.submit(run_id, 0, None, None, None)
 
     # What is done to the stores
 
@@ -57,17 +66,20 @@ class StoreMachine(Lockstep):
         priority=st.integers(0, 1),
         delay=st.sampled_from((None, 20.0)),
         deadline=st.sampled_from((None, None, 100.0)),
+        ordering_key=st.sampled_from((None, "k")),
     )
-    def submit(self, run_id: str, priority: int, delay: float | None, deadline: float | None) -> None:
+    def submit(self, run_id: str, priority: int, delay: float | None, deadline: float | None, ordering_key: str | None) -> None:
         now = self.clock.wall()
         fields = {
             "priority": priority,
             "due_at": None if delay is None else now + delay,
             "deadline": None if deadline is None else now + deadline,
+            "ordering_key": ordering_key,
         }
         [answer] = self.each(lambda bench, _: bench.submit(run_id, **fields))[0]
-        assert answer.created == (run_id not in self.known)
-        self.known.setdefault(run_id, Known())
+        assert answer.created == (run_id not in self.known and run_id not in self.tombstones)
+        if answer.created:
+            self.known[run_id] = Known()
         self.clock.advance(0.001)
 
     @rule(worker=workers, limit=st.integers(1, 3), suspects=st.sampled_from((True, True, False)))
@@ -128,7 +140,7 @@ class StoreMachine(Lockstep):
         verdict = self.send(
             held,
             entries=self.entries(held, 1),
-            children=(self.benches[0].envelope(kid, parent_id=held.run_id),),
+            children=(self.benches[0].envelope(kid, parent_id=held.run_id, ordering_key=f"{kid.count('kid')} below"),),
             waits=(child(kid),),
         )
         if verdict is Verdict.COMMITTED:
@@ -223,11 +235,45 @@ class StoreMachine(Lockstep):
     @rule(run_id=runs, upto=st.integers(0, 3))
     def fork(self, run_id: str, upto: int) -> None:
         known = self.known.get(run_id)
-        if known is None or known.forks or upto > len(known.journal):
+        if known is None or f"fork of {run_id}" in self.known or upto > len(known.journal):
             return
-        known.forks += 1
         assert self.command(Fork(run_id=run_id, new_id=f"fork of {run_id}", upto=upto)) is Reply.DONE
         self.known[f"fork of {run_id}"] = Known(journal=known.journal[:upto])
+
+    @rule(run_id=runs, order=st.sampled_from((Cancel, Pause, Resume, Send)))
+    def steer_early(self, run_id: str, order: type[Cancel | Pause | Resume | Send]) -> None:
+        if run_id in self.known:
+            return
+        sent: dict[str, Any] = {"name": "go", "signal_id": "early", "payload": b"1"} if order is Send else {}
+        reply = self.command(order(run_id=run_id, early=True, **sent))
+        assert reply is (Reply.NOT_FOUND if run_id in self.tombstones else Reply.DONE)
+
+    @rule(letters=st.lists(st.sampled_from(("letter-a", "letter-b", "other")), max_size=2), offset=st.integers(0, 3))
+    def admit(self, letters: list[str], offset: int) -> None:
+        admission = Admission(
+            letters=tuple(DeadLetter(id=letter, queue="queue", body=b"\xff", reason=str(offset)) for letter in letters),
+            positions=(Position(source="log", partition=0, offset=offset),),
+        )
+        self.each(lambda bench, _: bench.store.admit(admission))
+        self.each(lambda bench, _: bench.store.letters(LetterQuery()))
+        self.each(lambda bench, _: bench.store.letters(LetterQuery(ids=("lett",), limit=1)))
+        assert self.each(lambda bench, _: bench.store.positions("log"))[0][0] >= offset
+
+    @rule(letter=st.sampled_from(("letter-a", "letter-b", "other")))
+    def drop(self, letter: str) -> None:
+        self.command(DropLetters(ids=(letter,)))
+
+    @rule(retention_s=st.sampled_from((10.0, 100.0, 40 * DAY_S)))
+    def sweep(self, retention_s: float) -> None:
+        before = self.all_runs()
+        gone = self.each(lambda bench, _: bench.store.sweep(retention_s=retention_s))[0]
+        there = {run.id for run in self.all_runs()}
+        assert len(before) - gone == len(there)
+        swept = {run.id: run.finished_at for run in before if run.id not in there and run.parent_id is None}
+        fallen = self.clock.wall() - TOMBSTONE_S
+        self.tombstones = {id_: at for id_, at in (self.tombstones | swept).items() if at is not None and at > fallen}
+        self.known = {run_id: known for run_id, known in self.known.items() if run_id in there}
+        self.held = [held for held in self.held if held.run_id in there]
 
     @rule(seconds=st.sampled_from((1.0, 16.0, 31.0, 31.0, 200.0)))
     def time_passes(self, seconds: float) -> None:
@@ -245,6 +291,8 @@ class StoreMachine(Lockstep):
 
     @invariant()
     def rules_hold(self) -> None:
+        begun = [run.ordering_key for run in self.all_runs() if run.ordering_key and run.state in BEGUN]
+        assert len(begun) == len(set(begun)), "one run of a key at a time"
         for run in self.all_runs():
             known = self.known[run.id]
             journal = self.journal(run.id)

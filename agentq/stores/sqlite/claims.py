@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _PROMOTED: Final = 2000
 """How many due runs one transaction promotes; the rest follow with the next claim."""
 
+_DUE: Final = "select n, id, state, deadline, due_at from run where wake_at <= ? order by wake_at limit ?"
+_START: Final = f"update run set ready = 1, since = ?, wake_at = deadline where n = ? and state = {QUEUED}"  # noqa: S608
+
 _READY: Final = """
 select priority, rank, n, 0 from run indexed by run_ready
 where ready = 1 and lane = ? and (suspect = 0 or ?) order by priority desc, rank, n limit ?
@@ -102,18 +105,26 @@ def claim(desk: Desk, request: ClaimRequest) -> tuple[list[Row], float | None]:
 
 def promote(desk: Desk) -> None:
     """Queue runs whose delay or timer is over; settle those past their deadline."""
-    query = "select n, id, state, deadline, due_at from run where wake_at <= ? order by wake_at limit ?"
     delayed = []
-    for n, run_id, state, deadline, due_at in desk.db.execute(query, (desk.wall, _PROMOTED)).fetchall():
+    ended = False
+    for n, run_id, state, deadline, due_at in desk.db.execute(_DUE, (desk.wall, _PROMOTED)).fetchall():
+        if ended and _final(desk, n):
+            continue  # the end of an earlier one took it along
         if deadline is not None and deadline <= desk.wall:
             desk.expire(n, run_id)
+            ended = True
         elif state == WAITING:
             desk.queue(n)
         elif state == QUEUED:
             delayed.append((due_at, n))
     if delayed:
-        desk.db.executemany("update run set ready = 1, since = ?, wake_at = deadline where n = ?", delayed)
+        # One that was collected may have been taken along by the end of a later one.
+        desk.db.executemany(_START, delayed)
         desk.ring(work=True)
+
+
+def _final(desk: Desk, n: int) -> bool:
+    return desk.db.execute("select 1 from run where n = ? and state >= 4", (n,)).fetchone() is not None
 
 
 def _may_claim(desk: Desk, worker_id: str) -> bool:

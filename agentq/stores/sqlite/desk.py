@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from agentq.message import Failure
 from agentq.stores.columns import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED, WAITING, encode
+from agentq.stores.sqlite import ordering
 from agentq.stores.sqlite.rows import Lanes
 
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ _NEVER: Final = 9e99
 
 _PLACE: Final = f"""
 update run set
-  ready = state = {QUEUED} and paused = 0 and (due_at is null or due_at <= :wall),
+  ready = state = {QUEUED} and paused = 0 and behind = 0 and (due_at is null or due_at <= :wall),
   wake_at = nullif(min(ifnull(deadline, {_NEVER}), case
-    when state = {QUEUED} and paused = 0 and due_at > :wall then due_at
+    when state = {QUEUED} and paused = 0 and behind = 0 and due_at > :wall then due_at
     when state = {WAITING} and due_at is not null then due_at
     else {_NEVER} end), {_NEVER})
 where n = :n
@@ -41,7 +42,7 @@ _FINISH: Final = """
 update run set state = :state, ready = 0, wake_at = null, due_at = null, lease_until = null, token = null, owner = null,
   settled = ifnull(:settled, settled), cancelling = 0, finished_at = :wall, result = :result, result_blob = :sha,
   failure = case when :state = 4 then null else ifnull(:failure, failure) end
-where n = :n
+where n = :n returning lane, ordering_key
 """
 
 
@@ -124,7 +125,7 @@ class Desk:
         failure: Failure | None = None,
         settled: int | None = None,
     ) -> None:
-        """Make a run final and wake those that wait for it."""
+        """Make a run final, wake those that wait for it, and let the next of its ordering key follow."""
         sha: str | None = None
         if result is not None and len(result) > INLINE_PAYLOAD_BYTES:
             sha = self.keep(n, result)
@@ -138,13 +139,15 @@ class Desk:
             "settled": settled,
             "failure": None if failure is None else encode(failure),
         }
-        self.db.execute(_FINISH, values)
+        lane, key = self.db.execute(_FINISH, values).fetchone()
         self.db.execute("delete from wait where run = ?", (n,))
         self.ring(work=False)
         for (waiter,) in self.db.execute("select run from wait where kind = 'child' and ref = ?", (run_id,)).fetchall():
             self.wake(waiter)
         if state == FAILED and self.db.execute("select 1 from run where parent_id = ? limit 1", (run_id,)).fetchone():
             self.cancel_subtree(n)
+        if key is not None:
+            ordering.leave(self, n, lane, key)
 
     def cancel_subtree(self, n: int) -> None:
         """Cancel a run and all below it that is not final: at once, or by the flag where a worker has it."""

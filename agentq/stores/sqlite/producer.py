@@ -1,4 +1,4 @@
-"""The producer's verbs: submissions and commands."""
+"""Submissions: how envelopes become runs, once each, and meet what came before them."""
 
 from __future__ import annotations
 
@@ -6,35 +6,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from agentq.errors import StoreError
-from agentq.message import (
-    Cancel,
-    EntryKind,
-    Fork,
-    Pause,
-    Reply,
-    Requeue,
-    Resume,
-    Send,
-    SetWorker,
-    Submitted,
-)
-from agentq.stores.columns import CANCELLED, FAILED, KIND_CODES, QUEUED, STATES, SUCCEEDED, WAITING, encode, failure_from
+from agentq.message import Submitted
+from agentq.stores.columns import STATES, encode
+from agentq.stores.sqlite import commands, early, ordering, tombstones
 from agentq.stores.sqlite.desk import INLINE_PAYLOAD_BYTES, Desk
-from agentq.stores.sqlite.rows import blob, length, marks
-from agentq.stores.sqlite.schema import SEQ_BITS, SEQ_MASK
+from agentq.stores.sqlite.rows import blob, marks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from agentq.message import Command, Envelope
+    from agentq.message import Envelope
 
 _INSERT: Final = """
 insert into run (id, lane, state, ready, priority, rank, since, due_at, wake_at, submitted_at, deadline, timeout_s,
-  max_attempts, key, tenant, tags, args_hash, parent_id, root_id, fork_of, traceparent, args)
-values (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  max_attempts, key, tenant, tags, args_hash, parent_id, root_id, fork_of, traceparent, ordering_key, args)
+values (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 on conflict (id) do nothing
 """
+
+_BEFORE: Final = "select ifnull((select max(n) from run), 0), exists (select 1 from early), exists (select 1 from tombstone)"
 
 _ASK: Final = 500
 """How many ids one query names."""
@@ -42,26 +32,66 @@ _ASK: Final = 500
 
 def submit(desk: Desk, envelopes: Sequence[Envelope]) -> list[Submitted]:
     """See `ProducerStore.submit`."""
-    newest = desk.db.execute("select max(n) from run").fetchone()[0] or 0
-    inserted = desk.db.executemany(_INSERT, [_row(desk, envelope) for envelope in envelopes]).rowcount
-    if inserted:
-        desk.ring(work=True)
-    large = [envelope for envelope in envelopes if len(envelope.args) > INLINE_PAYLOAD_BYTES]
-    for envelope in large:
-        _outline(desk, envelope, newest)
-    if inserted == len(envelopes):
+    newest, awaited, buried = desk.db.execute(_BEFORE).fetchone()
+    swept = _swept(desk, envelopes) if buried else {}
+    fresh = [envelope for envelope in envelopes if envelope.id not in swept] if swept else envelopes
+    created = _insert(desk, fresh, newest)
+    met = created and awaited and _meet(desk, fresh, newest)
+    if created == len(envelopes) and not met:
         return [Submitted(id=envelope.id, created=True, args_hash=envelope.args_hash) for envelope in envelopes]
-    return _answers(desk, envelopes, newest)
+    return _answers(desk, envelopes, newest, swept)
 
 
 def submit_children(desk: Desk, children: Sequence[Envelope], *, parent: str, root: str) -> None:
-    """Insert the runs that run ``parent`` starts; those that exist are left as they are."""
+    """Insert the runs that run ``parent`` starts; those that exist are left as they are.
+
+    Tombstones do not count: the parent may wait for its child, which therefore has to be.
+    """
     fields = {"parent_id": parent, "root_id": root}
     whole = [
         msgspec.structs.replace(child, **{name: value for name, value in fields.items() if getattr(child, name) is None})
         for child in children
     ]
-    submit(desk, whole)
+    newest, awaited, _ = desk.db.execute(_BEFORE).fetchone()
+    if _insert(desk, whole, newest) and awaited:
+        _meet(desk, whole, newest)
+
+
+def _insert(desk: Desk, envelopes: Sequence[Envelope], newest: int) -> int:
+    """Add those whose ids are new, each in its place behind others of its ordering key; answer how many."""
+    created = desk.db.executemany(_INSERT, [_row(desk, envelope) for envelope in envelopes]).rowcount
+    if created > 0:
+        desk.ring(work=True)
+        if any(envelope.ordering_key is not None for envelope in envelopes):
+            ordering.line_up(desk, newest)
+    for envelope in envelopes:
+        if len(envelope.args) > INLINE_PAYLOAD_BYTES:
+            _outline(desk, envelope, newest)
+    return created
+
+
+def _meet(desk: Desk, envelopes: Sequence[Envelope], newest: int) -> bool:
+    """Do to the runs that were just made what was asked for before they came; answer whether there was anything."""
+    met = False
+    for part in _parts(envelopes):
+        for command in early.take(desk, part, newest):
+            commands.command(desk, command)
+            met = True
+    return met
+
+
+def _swept(desk: Desk, envelopes: Sequence[Envelope]) -> dict[str, Submitted]:
+    """What is still known of those among ``envelopes`` that were runs before."""
+    swept: dict[str, Submitted] = {}
+    for part in _parts(envelopes):
+        swept |= tombstones.standing(desk, part)
+    return swept
+
+
+def _parts(envelopes: Sequence[Envelope]) -> list[list[str]]:
+    """Their ids, as many at a time as one query names."""
+    ids = [envelope.id for envelope in envelopes]
+    return [ids[start : start + _ASK] for start in range(0, len(ids), _ASK)]
 
 
 def _row(desk: Desk, envelope: Envelope) -> tuple[Any, ...]:
@@ -91,6 +121,7 @@ def _row(desk: Desk, envelope: Envelope) -> tuple[Any, ...]:
         envelope.root_id,
         envelope.fork_of,
         envelope.traceparent,
+        envelope.ordering_key,
         envelope.args if len(envelope.args) <= INLINE_PAYLOAD_BYTES else None,
     )
 
@@ -103,160 +134,22 @@ def _outline(desk: Desk, envelope: Envelope, newest: int) -> None:
         desk.db.execute("update run set args_blob = ? where n = ?", (desk.keep(row[0], envelope.args), row[0]))
 
 
-def _answers(desk: Desk, envelopes: Sequence[Envelope], newest: int) -> list[Submitted]:
-    """Tell the new from those that stood already (rows up to number ``newest``) or came twice."""
+def _answers(desk: Desk, envelopes: Sequence[Envelope], newest: int, swept: Mapping[str, Submitted]) -> list[Submitted]:
+    """Tell the new from those that stood already (rows up to number ``newest``), came twice, or were swept."""
     standing: dict[str, tuple[Any, ...]] = {}
-    ids = [envelope.id for envelope in envelopes]
-    for start in range(0, len(ids), _ASK):
-        part = ids[start : start + _ASK]
+    for part in _parts(envelopes):
         query = f"select id, n, args, args_blob, args_hash, state from run where id in ({marks(part)})"  # noqa: S608
         standing.update((row[0], row[1:]) for row in desk.db.execute(query, part))
     answers = []
     for envelope in envelopes:
+        if envelope.id in swept:
+            answers.append(swept[envelope.id])
+            continue
         n, args, sha, args_hash, state = standing[envelope.id]
         if n > newest:
             standing[envelope.id] = (0, args, sha, args_hash, state)
-            answers.append(Submitted(id=envelope.id, created=True, args_hash=args_hash))
+            answers.append(Submitted(id=envelope.id, created=True, args_hash=args_hash, state=STATES[state]))
             continue
         stands = args if sha is None else blob(desk.db, sha)
         answers.append(Submitted(id=envelope.id, created=False, args=stands, args_hash=args_hash, state=STATES[state]))
     return answers
-
-
-def command(desk: Desk, order: Command) -> Reply:
-    """See `ProducerStore.command`."""
-    if isinstance(order, SetWorker):
-        return _set_worker(desk, order)
-    row = desk.db.execute("select n, state, cancelling, paused from run where id = ?", (order.run_id,)).fetchone()
-    if row is None:
-        return Reply.NOT_FOUND
-    n, state, cancelling, paused = row
-    match order:
-        case Cancel():
-            reply = _cancel(desk, n, state, cancelling=bool(cancelling))
-        case Pause() | Resume():
-            reply = _hold(desk, n, state, before=bool(paused), paused=isinstance(order, Pause))
-        case Requeue():
-            reply = _requeue(desk, n, state)
-        case Send():
-            reply = _send(desk, n, state, order)
-        case Fork():
-            reply = _fork(desk, n, order)
-    return reply
-
-
-def _set_worker(desk: Desk, order: SetWorker) -> Reply:
-    row = desk.db.execute("select state from worker where id = ?", (order.worker_id,)).fetchone()
-    if row is None:
-        return Reply.NOT_FOUND
-    if row[0] == order.state.value:
-        return Reply.UNCHANGED
-    desk.db.execute("update worker set state = ? where id = ?", (order.state.value, order.worker_id))
-    desk.ring(work=True)
-    return Reply.DONE
-
-
-def _cancel(desk: Desk, n: int, state: int, *, cancelling: bool) -> Reply:
-    if cancelling or state == CANCELLED:
-        return Reply.UNCHANGED
-    if state >= SUCCEEDED:
-        return Reply.REFUSED
-    desk.cancel_subtree(n)
-    return Reply.DONE
-
-
-def _hold(desk: Desk, n: int, state: int, *, before: bool, paused: bool) -> Reply:
-    if state >= SUCCEEDED:
-        return Reply.REFUSED
-    if before is paused:
-        return Reply.UNCHANGED
-    desk.db.execute("update run set paused = ? where n = ?", (paused, n))
-    if state in {QUEUED, WAITING}:
-        desk.place(n)
-    desk.ring(work=True)
-    return Reply.DONE
-
-
-def _requeue(desk: Desk, n: int, state: int) -> Reply:
-    if state not in {FAILED, CANCELLED}:
-        return Reply.REFUSED
-    failure = failure_from(desk.db.execute("select failure from run where n = ?", (n,)).fetchone()[0])
-    if failure is not None and failure.seq is not None:
-        _supersede(desk, n, failure.seq)
-    # A fresh set of attempts has its whole running time again, else a run that timed out could never be retried.
-    desk.db.execute(
-        "update run set attempt = 1, cancelling = 0, paused = 0, suspect = 0, deaths = 0, finished_at = null, result = null,"
-        " result_blob = null, running_s = 0 where n = ?",
-        (n,),
-    )
-    desk.queue(n, rank=desk.wall)
-    return Reply.DONE
-
-
-def _supersede(desk: Desk, n: int, seq: int) -> None:
-    """Append the entry that takes the escaped failure at ``seq`` out of force, unless it is there already."""
-    key = n << SEQ_BITS | seq
-    query = "select kind, branch, step, occurrence, attempt from journal where k = ? and run = ?"
-    row = desk.db.execute(query, (key, n)).fetchone()
-    if row is None or row[0] not in {KIND_CODES[EntryKind.FAILED], KIND_CODES[EntryKind.WAITED]}:
-        return
-    desk.db.execute(
-        "insert or ignore into journal (k, run, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at,"
-        " ended_at, tokens, cost_nanos) select ?, ?, ?, ?, ?, ?, ?, epoch, '', ?, ?, 0, 0 from run where n = ?",
-        (n << SEQ_BITS | length(desk.db, n), n, KIND_CODES[EntryKind.SUPERSEDED], *row[1:], desk.wall, desk.wall, n),
-    )
-
-
-def _send(desk: Desk, n: int, state: int, order: Send) -> Reply:
-    known = desk.db.execute(
-        "select 1 from signal where run = ? and name = ? and signal_id = ?", (n, order.name, order.signal_id)
-    ).fetchone()
-    if known is not None:
-        return Reply.UNCHANGED
-    if state >= SUCCEEDED:
-        return Reply.REFUSED
-    desk.db.execute(
-        "insert into signal (run, name, signal_id, payload) values (?, ?, ?, ?)",
-        (n, order.name, order.signal_id, order.payload),
-    )
-    if desk.db.execute("select 1 from wait where run = ? and kind = 'signal' and ref = ?", (n, order.name)).fetchone():
-        desk.wake(n)
-    desk.ring(work=False)
-    return Reply.DONE
-
-
-def _fork(desk: Desk, n: int, order: Fork) -> Reply:
-    db = desk.db
-    if db.execute("select 1 from run where id = ?", (order.new_id,)).fetchone():
-        return Reply.UNCHANGED
-    new = db.execute(
-        "insert into run (id, lane, state, ready, priority, rank, since, submitted_at, timeout_s, max_attempts, tenant, tags,"
-        " args_hash, version, fork_of, traceparent, args, args_blob)"
-        " select ?, lane, 0, 1, priority, ?, ?, ?, timeout_s, max_attempts, tenant, tags, args_hash, version, id, traceparent,"
-        " args, args_blob from run where n = ?",
-        (order.new_id, desk.wall, desk.wall, desk.wall, n),
-    ).lastrowid
-    if new is None:
-        raise StoreError(f"run {order.new_id} could not be made")
-    first = n << SEQ_BITS
-    last = first + min(max(order.upto, 0), SEQ_MASK) - 1
-    db.execute(
-        "insert into journal (k, run, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens,"
-        " cost_nanos, blob, value) select k - ? + ?, ?, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at,"
-        " ended_at, tokens, cost_nanos, blob, value from journal where k between ? and ?",
-        (first, new << SEQ_BITS, new, first, last),
-    )
-    db.execute(
-        "insert or ignore into blob_ref (run, sha) select ?, blob from journal where k between ? and ? and blob is not null",
-        (new, first, last),
-    )
-    db.execute(
-        "insert or ignore into blob_ref (run, sha) select ?, args_blob from run where n = ? and args_blob is not null", (new, n)
-    )
-    db.execute(
-        "insert into snapshot (run, branch, seq, payload)"
-        " select ?, branch, seq, payload from snapshot where run = ? and seq < ?",
-        (new, n, order.upto),
-    )
-    desk.ring(work=True)
-    return Reply.DONE

@@ -18,7 +18,7 @@ RUN_COLUMNS: Final = (
     "id, lane, state, args, args_hash, submitted_at, epoch, attempt, priority, key, tenant, tags, version, due_at, deadline,"
     " timeout_s, max_attempts, started_at, finished_at, running_s, owner, lease_until, parent_id, root_id, fork_of,"
     " traceparent, result, failure, cancelling, paused, suspect, deaths, takeovers, progress, progress_note, tokens,"
-    " cost_nanos, args_blob, result_blob, n, claimed, token"
+    " cost_nanos, args_blob, result_blob, n, claimed, token, ordering_key"
 )
 ENTRY_COLUMNS: Final = (
     "k, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens, cost_nanos, blob, value"
@@ -108,6 +108,7 @@ def run_from(
         parent_id=row[22],
         root_id=row[23],
         fork_of=row[24],
+        ordering_key=row[42],
         traceparent=row[25],
         result=row[26] if row[38] is None else blob(db, row[38]),
         failure=failure_from(row[27]),

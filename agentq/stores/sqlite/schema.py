@@ -161,7 +161,57 @@ create table worker (
 ) without rowid;
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)
+_SECOND: Final = """
+alter table run add column ordering_key text;
+alter table run add column behind integer not null default 0;
+create index run_holder on run (lane, ordering_key) where ordering_key is not null and behind = 0 and state < 4;
+create index run_behind on run (lane, ordering_key, n, paused) where behind = 1;
+
+create table letter (                  -- dead letters
+  n integer primary key,
+  id text not null unique,
+  queue text not null,
+  body blob not null,
+  reason text not null,
+  attributes blob,
+  origin text not null,
+  received_at real not null
+);
+create index letter_queue on letter (queue);
+
+create table position (
+  source text not null,
+  partition integer not null,
+  next integer not null,               -- offset of the next message to read
+  primary key (source, partition)
+) without rowid;
+
+create table parcel (                  -- arguments that wait for the run that they belong to
+  sha text primary key,
+  at real not null,                    -- wall time at which they were last given
+  data blob not null
+);
+create index parcel_at on parcel (at);
+
+create table early (                   -- commands for runs that nobody has heard of yet
+  k integer primary key,
+  run_id text not null,
+  at real not null,
+  command blob not null
+);
+create index early_run on early (run_id);
+create index early_at on early (at);
+
+create table tombstone (               -- what is still known of a run that was swept
+  id text primary key,
+  args_hash text not null,
+  state integer not null,
+  finished_at real not null
+) without rowid;
+create index tombstone_finished on tombstone (finished_at);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _SECOND)
 """Step *i* takes a file of version *i* to version *i* + 1. A released step is never edited."""
 
 

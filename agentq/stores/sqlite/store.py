@@ -14,9 +14,9 @@ import msgspec
 from agentq.clock import SystemClock
 from agentq.errors import NotFound, NotOpen, StoreUnavailable
 from agentq.message import Claim, Claims, Released, Write
+from agentq.stores.sqlite import arrivals, commands, letters, producer, reads, rows
 from agentq.stores.sqlite import census as counting
 from agentq.stores.sqlite import claims as owning
-from agentq.stores.sqlite import producer, reads, rows
 from agentq.stores.sqlite import sweep as sweeping
 from agentq.stores.sqlite.bell import Bell
 from agentq.stores.sqlite.connection import BUSY_S, connect, fault
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from agentq.clock import Clock
     from agentq.message import (
+        Admission,
         Arrival,
         Beat,
         Census,
@@ -40,8 +41,10 @@ if TYPE_CHECKING:
         ClaimRef,
         ClaimRequest,
         Command,
+        DeadLetter,
         Entry,
         Envelope,
+        LetterQuery,
         Reply,
         Run,
         RunQuery,
@@ -181,9 +184,21 @@ class SQLiteStore:
             answers += await self._write.do(lambda desk, part=part: producer.submit(desk, part))  # type: ignore[misc]
         return answers
 
+    async def keep(self, data: bytes) -> str:
+        """See `ProducerStore.keep`."""
+        return await self._write.do(lambda desk: arrivals.keep(desk, data))
+
+    async def admit(self, admission: Admission) -> list[Submitted]:
+        """See `IntakeStore.admit`."""
+        return await self._write.do(lambda desk: arrivals.admit(desk, admission))
+
+    async def positions(self, source: str) -> dict[int, int]:
+        """See `IntakeStore.positions`."""
+        return await self._read.do(lambda desk: arrivals.positions(desk.db, source))
+
     async def command(self, command: Command) -> Reply:
         """See `ProducerStore.command`."""
-        return await self._write.do(lambda desk: producer.command(desk, command))
+        return await self._write.do(lambda desk: commands.command(desk, command))
 
     async def beat(self, worker: Worker, claims: Sequence[ClaimRef], lease_s: float) -> Beat:
         """See `WorkerStore.beat`."""
@@ -299,10 +314,14 @@ class SQLiteStore:
 
     async def blob(self, sha: str) -> bytes:
         """See `ReaderStore.blob`."""
-        found = await self._read.do(lambda desk: rows.blob(desk.db, sha))
+        found = await self._read.do(lambda desk: rows.blob(desk.db, sha) or arrivals.parcel(desk.db, sha))
         if found is None:
             raise NotFound(f"no blob {sha} in {self.where}")
         return found
+
+    async def letters(self, query: LetterQuery) -> list[DeadLetter]:
+        """See `ReaderStore.letters`."""
+        return await self._read.do(lambda desk: letters.find(desk, query))
 
     async def watch(self, topic: str, seen: int, wait_s: float) -> int:
         """See `ReaderStore.watch`."""

@@ -42,7 +42,7 @@ _SPEND: Final = "update run set tokens = tokens + ?, cost_nanos = cost_nanos + ?
 _SUCCEED: Final = f"""
 update run set state = {SUCCEEDED}, lease_until = null, owner = null, settled = ?, token = null, finished_at = ?,
   result = ?, failure = null, running_s = running_s + ?
-where id = ? and epoch = ? and token = ? and state = {RUNNING} and cancelling = 0
+where id = ? and epoch = ? and token = ? and state = {RUNNING} and cancelling = 0 and ordering_key is null
   and not exists (select 1 from wait where run = n) and not exists (select 1 from wait where kind = 'child' and ref = id)
 """  # noqa: S608
 
@@ -106,7 +106,7 @@ def _succeed(desk: Desk, write: Write) -> Verdict:
     if desk.db.execute(_SUCCEED, values).rowcount:
         desk.ring(work=False)
         return Verdict.COMMITTED
-    # Cancelled, waited for, or stale: the long way finds out; the entries are repeated there, which is harmless.
+    # Cancelled, waited for, in a line, or stale: the long way finds out; the entries are repeated there, which is harmless.
     return apply(desk, write)
 
 

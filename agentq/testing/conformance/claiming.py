@@ -16,10 +16,11 @@ from agentq.message import (
     RunState,
     Send,
     SetWorker,
+    Suspended,
     Verdict,
     WorkerState,
 )
-from agentq.testing.conformance.bench import APP, LEASE_S, Bench, clause, entry, signal, timer
+from agentq.testing.conformance.bench import APP, LEASE_S, Bench, child, clause, entry, signal, timer
 
 FAILURE = Failure(type="ValueError", message="no")
 REQUEST = ClaimRequest(worker="w9", app=APP, queues=("queue",), tasks=("task",), limit=9, lease_s=LEASE_S)
@@ -321,3 +322,20 @@ async def a_takeover_counts_the_running_time_until_the_last_sign_of_life(bench: 
     assert abs(third.run.running_s - 14.0) < 0.01
     await bench.write(third, settle=Released(), running_s=2.0)
     assert abs((await bench.run()).running_s - 16.0) < 0.01
+
+
+@clause
+async def what_a_deadline_takes_along_is_not_woken_by_the_same_claim(bench: Bench) -> None:
+    for at, before in (("early", 3), ("late", 5)):
+        now = bench.clock.wall()
+        parent = await bench.begin(f"run-{at}", deadline=now + 4)
+        kids = [bench.envelope(f"{at}-waits"), bench.envelope(f"{at}-delayed", due_at=now + before)]
+        await bench.commit(parent, children=tuple(kids), waits=(child(f"{at}-waits"),))
+        await bench.suspend(await bench.take(), timer(now + before))
+        await bench.commit(parent, settle=Suspended())
+        bench.clock.advance(6)
+        assert await bench.claim("w2") == []
+        for kid in kids:
+            run = await bench.run(kid.id)
+            assert (run.state, run.due_at) == (RunState.CANCELLED, None)
+        assert await bench.claim("w2") == []
