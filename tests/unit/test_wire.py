@@ -9,6 +9,7 @@ from agentq import wire
 from agentq.errors import InvalidArgument
 from agentq.message import Envelope, keyed_run_id
 from agentq.wire.fields import FIELDS
+from agentq.wire.kinds import misfit
 
 NOW = 1_767_225_600.0
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -246,6 +247,13 @@ def test_a_refusal_is_short_and_shows_no_secret():
     assert len(refusal(b'{"task":"t","priority":' + b"9" * 4000 + b"}")) < 300
 
 
+def test_a_value_that_cannot_be_shown_is_still_refused():
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert str(misfit("priority", deep, "give a number")) == "priority: this list does not fit; give a number"
+
+
 def test_a_parcel_travels_in_the_place_of_arguments_and_is_filled():
     args = b'{"topic":"k8s"}'
     parcel = wire.parcel_of(args, "s3://bucket/prefix/key")
@@ -255,6 +263,7 @@ def test_a_parcel_travels_in_the_place_of_arguments_and_is_filled():
     assert came.parcel == parcel
     assert came.envelope == envelope(args=b"")
     assert wire.filled(came, args) == envelope(args=args)
+    assert wire.filled(arrived(wire.write(envelope())), args) == envelope(args=args)
 
 
 def test_a_foreign_parcel_needs_no_hash_and_other_bytes_are_refused():
