@@ -9,13 +9,14 @@ import click
 import msgspec
 
 from agentq.cli import output
+from agentq.cli.early import find_or_submitted, told_submitted
 from agentq.cli.expected import answering
 from agentq.cli.problem import Problem, note, warn
-from agentq.cli.reading import RunId, find_run, json_option, read, store_option, told
+from agentq.cli.reading import RunId, broker_option, json_option, read, store_option, told
 from agentq.cli.target import did_you_mean
 from agentq.cli.teach import Teaching
 from agentq.cli.text import clean
-from agentq.message import Reply, Run, Send, Wait, WaitKind
+from agentq.message import Reply, Run, RunState, Send, Wait, WaitKind
 
 if TYPE_CHECKING:
     from agentq.stores.base import Store
@@ -29,14 +30,23 @@ _LIKE_JSON = ("{", "[", '"', "'")
 @click.argument("value", required=False)
 @click.option("--id", "signal_id", metavar="ID", help="The same id twice is one signal.")
 @store_option
+@broker_option
 @json_option
 def signal(
-    *, run: str, name: str | None, value: str | None, signal_id: str | None, store_url: str | None, as_json: bool
+    *,
+    run: str,
+    name: str | None,
+    value: str | None,
+    signal_id: str | None,
+    store_url: str | None,
+    broker_url: str | None,
+    as_json: bool,
 ) -> None:
     r"""Answer what a run waits for, or put a signal into its mailbox beforehand.
 
     VALUE is JSON; what is not JSON is a text. Without NAME, what the run waits for is listed. An answer that is not of the
     type that the run waits for is refused by its worker: `agentq runs show` says so, and the run waits on.
+    With a broker, a signal to a whole id that the store does not know yet is kept until the run arrives.
 
     \b
     Examples:
@@ -48,11 +58,12 @@ def signal(
     payload = _payload(value) if value is not None else None
 
     async def look_and_send(store: Store) -> tuple[Run, Reply | None, list[Wait]]:
-        found = await find_run(store, run)
-        waits = [wait for wait in await store.waits(found.id) if wait.kind is WaitKind.SIGNAL]
+        found = await find_or_submitted(store, run, broker_url)
+        early = found.state is RunState.SUBMITTED
+        waits = [] if early else [wait for wait in await store.waits(found.id) if wait.kind is WaitKind.SIGNAL]
         if name is None or payload is None:
             return found, None, waits
-        command = Send(run_id=found.id, name=name, signal_id=signal_id or secrets.token_hex(8), payload=payload)
+        command = Send(run_id=found.id, name=name, signal_id=signal_id or secrets.token_hex(8), payload=payload, early=early)
         return found, await store.command(command), waits
 
     found, reply, waits = read(store_url, look_and_send)
@@ -90,6 +101,8 @@ def _sent(run: Run, name: str, waits: list[Wait], reply: Reply, *, as_json: bool
     expected = name in names
     if as_json:
         output.write_json([{"id": run.id, "reply": reply.value, "waits_for": names}])
+    elif run.state is RunState.SUBMITTED:
+        click.echo(f"{told_submitted(run)}; if it arrives, it has the signal")
     elif reply is Reply.UNCHANGED:
         click.echo(f"{run.id}  {run.task}  had this signal already")
     else:
@@ -101,7 +114,9 @@ def _sent(run: Run, name: str, waits: list[Wait], reply: Reply, *, as_json: bool
 
 
 def _list(run: Run, waits: list[Wait]) -> None:
-    if not waits:
+    if run.state is RunState.SUBMITTED:
+        click.echo(told_submitted(run))
+    elif not waits:
         click.echo(f"{run.id} waits for no signal ({run.state.value})")
     for wait in waits:
         click.echo(f"{wait.ref}  {clean(wait.ask or '')}")

@@ -31,6 +31,7 @@ _LOW_BYTES: Final = 1024 * _MIB
 _EMPTY_BYTES: Final = 64 * _MIB
 _SLOW_SYNC_S: Final = 0.02
 _CLOCK_S: Final = 2.0
+_SERVER_CLOCK_S: Final = 5.0
 _FEW_FILES: Final = 1024
 _SHORT_LEASE_S: Final = 10.0
 _QUIET_BEATS: Final = 3
@@ -185,10 +186,12 @@ async def store(opened: Store, found: Settings, app: AgentQ | None) -> list[Find
     runs = {state: await opened.runs(RunQuery(states=(state,), limit=1000)) for state in (RunState.RUNNING, RunState.FAILED)}
     newest = await opened.runs(RunQuery(limit=20))
     findings += _clocks(census, newest)
+    findings += await _server_clock(opened)
     findings += _workers(census, found)
     findings += _orphans(runs[RunState.RUNNING], census)
     findings += _dead(runs[RunState.FAILED])
     findings += _backlog(census)
+    findings += _letters(census)
     queued = await opened.runs(RunQuery(states=(RunState.QUEUED,), limit=1000))
     findings += _tasks(queued, census, app)
     return findings
@@ -203,6 +206,23 @@ def _clocks(census: Census, newest: Iterable[Run]) -> Iterator[Finding]:
         yield _odd("clock", said, "set the clock by NTP; delays and deadlines are wall time (leases are not)")
     else:
         yield _good("clock", "no time in the store lies ahead of this machine's clock")
+
+
+async def _server_clock(opened: Store) -> list[Finding]:
+    """Compare this machine's clock with that of the store's server, where the store can tell it."""
+    ask = getattr(opened, "now", None)
+    if ask is None:
+        return []
+    before = time.time()
+    there = float(await ask())
+    after = time.time()
+    apart = there - (before + after) / 2
+    if abs(apart) - (after - before) / 2 <= _SERVER_CLOCK_S:
+        return [_good("server clock", "agrees with this machine's clock")]
+    said = f"the store's server is {duration(abs(apart))} {'ahead of' if apart > 0 else 'behind'} this machine's clock"
+    return [
+        _odd("server clock", said, "set both by NTP; delays and deadlines given here are off by that much (leases are not)")
+    ]
 
 
 def _workers(census: Census, found: Settings) -> Iterator[Finding]:
@@ -254,6 +274,13 @@ def _backlog(census: Census) -> Iterator[Finding]:
         if stats.runnable and not served:
             said = f"{stats.queue} has {count(stats.runnable, 'run')} and no worker that serves it"
             yield _odd("queue", said, f"agentq worker module:aq --queue {stats.queue}")
+
+
+def _letters(census: Census) -> Iterator[Finding]:
+    letters = sum(stats.dead for stats in census.queues)
+    if letters:
+        said = f"{count(letters, 'message')} could not become {'a run' if letters == 1 else 'runs'}"
+        yield _odd("dead letters", said, "agentq dead list says why; `agentq dead replay` tries again")
 
 
 def _tasks(queued: Iterable[Run], census: Census, app: AgentQ | None) -> Iterator[Finding]:

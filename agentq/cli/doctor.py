@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 from rich.text import Text
 
 from agentq import settings
-from agentq.cli import checks, output
+from agentq.cli import broker_checks, checks, output
+from agentq.cli.brokers import meant_broker, needed, one_app, queues_of
 from agentq.cli.checks import Finding, Level
 from agentq.cli.problem import EX_FAILED
-from agentq.cli.reading import json_option, store_file, store_option
+from agentq.cli.reading import broker_option, json_option, read, store_file, store_option
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.errors import AgentQError, StoreIncompatible
@@ -23,6 +25,7 @@ from agentq.settings import redacted
 if TYPE_CHECKING:
     from agentq.app import AgentQ
     from agentq.settings import Settings
+    from agentq.stores.base import Store
 
 _SIGNS = {Level.GOOD: ("✓", "green"), Level.ODD: ("!", "yellow"), Level.BROKEN: ("✗", "red")}
 _OPEN_S = 15.0
@@ -31,19 +34,29 @@ _OPEN_S = 15.0
 
 @click.command(cls=Teaching, short_help="Check everything that must be right; say what to fix.")
 @click.argument("target", required=False, metavar="[MODULE:AQ]")
+@click.option("--fix", is_flag=True, help="Create and mend what the queues need in the broker.")
+@click.option("--iam", is_flag=True, help="Print the least IAM policy for the queues at SQS, and nothing else.")
 @store_option
+@broker_option
 @json_option
-def doctor(*, target: str | None, store_url: str | None, as_json: bool) -> None:
+def doctor(*, target: str | None, fix: bool, iam: bool, store_url: str | None, broker_url: str | None, as_json: bool) -> None:
     r"""Check the store, its file system, permissions, clocks, leases, workers and dead runs; say what to fix.
 
-    With MODULE:AQ the code is loaded too, and queued runs are compared with its tasks. Exits with 1 if anything is broken.
+    With a broker, what each queue needs there is checked too: that it exists, its dead-letter queue, retention,
+    permissions. With MODULE:AQ the code is loaded, and queued runs are compared with its tasks. Exits with 1 if anything is
+    broken.
 
     \b
     Examples:
       agentq doctor
       agentq doctor hello:aq --store sqlite:/data/agentq.db
+      agentq doctor hello:aq --broker sqs://eu-central-1 --fix
+      agentq doctor hello:aq --broker sqs://eu-central-1 --iam > policy.json
     """
-    findings = _findings(target, store_url)
+    if iam:
+        _print_policy(target, store_url, broker_url)
+        return
+    findings = _findings(target, store_url, broker_url, fix=fix)
     if as_json:
         output.write_json([{**asdict(one), "level": one.level.value} for one in findings])
     else:
@@ -52,7 +65,23 @@ def doctor(*, target: str | None, store_url: str | None, as_json: bool) -> None:
         sys.exit(EX_FAILED)
 
 
-def _findings(target: str | None, store_url: str | None) -> list[Finding]:
+def _print_policy(target: str | None, store_url: str | None, broker_url: str | None) -> None:
+    app = load_app(target) if target else None
+    url = needed(broker_url, app)
+    if app is not None:
+        apps: dict[str, tuple[str, ...]] = {app.name: app.queues}
+    else:
+        apps = read(store_url, _apps)
+    name = one_app(apps, "doctor --iam")
+    document = asyncio.run(broker_checks.policy(url, name, apps[name]))
+    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
+
+
+async def _apps(store: Store) -> dict[str, tuple[str, ...]]:
+    return await queues_of(store, await store.census())
+
+
+def _findings(target: str | None, store_url: str | None, broker_url: str | None, *, fix: bool) -> list[Finding]:
     findings: list[Finding] = []
     try:
         found = settings.load()
@@ -68,11 +97,30 @@ def _findings(target: str | None, store_url: str | None) -> list[Finding]:
         else:
             tasks = " ".join(sorted(app.tasks)) or "none"
             findings.append(Finding(Level.GOOD, "code", f"{target} is AgentQ({app.name!r}), tasks: {tasks}"))
-    findings += _store(store_url or found.store.url, found, app)
+    patient = _Patient(found, app, known={app.name: app.queues} if app is not None else {})
+    store = store_url or (app.store_url if app is not None else None) or found.store.url
+    findings += _store(store, patient)
+    url = meant_broker(broker_url, app)
+    if url is not None:
+        if store == settings.DEFAULT_STORE and store_url is None:
+            findings.append(broker_checks.NO_STORE)
+        findings += asyncio.run(broker_checks.look(url, patient.known, fix=fix))
+    elif fix:
+        findings.append(Finding(Level.ODD, "broker", "--fix mends what a broker lacks, and none is named", "give --broker URL"))
     return [replace(one, remedy=one.remedy.replace("module:aq", target)) if target else one for one in findings]
 
 
-def _store(url: str, found: Settings, app: AgentQ | None) -> list[Finding]:
+@dataclass(slots=True)
+class _Patient:
+    """What the checks know and what they learn."""
+
+    found: Settings
+    app: AgentQ | None
+    known: dict[str, tuple[str, ...]]
+    """App to its queues."""
+
+
+def _store(url: str, patient: _Patient) -> list[Finding]:
     findings: list[Finding] = []
     if url.startswith("memory:"):
         return [Finding(Level.ODD, "store", "memory: is gone when its process ends", "AGENTQ_STORE=sqlite:./agentq.db")]
@@ -84,7 +132,7 @@ def _store(url: str, found: Settings, app: AgentQ | None) -> list[Finding]:
         if not path.exists():
             return [*findings, Finding(Level.GOOD, "store", f"{path.resolve()} is not there yet; the first run makes it")]
     try:
-        findings += asyncio.run(asyncio.wait_for(_opened(url, found, app), _OPEN_S))
+        findings += asyncio.run(asyncio.wait_for(_opened(url, patient), _OPEN_S))
     except StoreIncompatible as error:
         findings.append(Finding(Level.BROKEN, "schema", str(error), "install the agentq that wrote it, or a newer one"))
     except TimeoutError:
@@ -95,11 +143,13 @@ def _store(url: str, found: Settings, app: AgentQ | None) -> list[Finding]:
     return findings
 
 
-async def _opened(url: str, found: Settings, app: AgentQ | None) -> list[Finding]:
+async def _opened(url: str, patient: _Patient) -> list[Finding]:
     from agentq.stores import open_store  # noqa: PLC0415 - `--help` needs no store
 
     async with open_store(url) as store:
-        return [Finding(Level.GOOD, "schema", "fits this agentq"), *await checks.store(store, found, app)]
+        findings = await checks.store(store, patient.found, patient.app)
+        patient.known = await queues_of(store, await store.census(), patient.app)
+        return [Finding(Level.GOOD, "schema", "fits this agentq"), *findings]
 
 
 def _print(findings: list[Finding]) -> None:

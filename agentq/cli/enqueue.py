@@ -12,7 +12,7 @@ import click
 from agentq.cli import output
 from agentq.cli.arguments import called_with, parse_arguments
 from agentq.cli.problem import EX_FAILED, Problem, note
-from agentq.cli.reading import json_option, store_option, told
+from agentq.cli.reading import broker_option, json_option, store_option, told
 from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
 from agentq.cli.working import opened
@@ -83,9 +83,21 @@ def _at(_ctx: click.Context, _param: click.Parameter, value: str | None) -> date
 @click.option("--deadline", metavar="TIME", type=seconds, help="Give up so long from now, waits included.")
 @click.option("-w", "--wait", is_flag=True, help="Wait for the result and print it.")
 @store_option
+@broker_option
 @json_option
-def enqueue(target: str, words: tuple[str, ...], *, wait: bool, store_url: str | None, as_json: bool, **options: Any) -> None:
+def enqueue(
+    target: str,
+    words: tuple[str, ...],
+    *,
+    wait: bool,
+    store_url: str | None,
+    broker_url: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     r"""Put a run of MODULE:TASK into the queue and print its id.
+
+    With a broker it is sent there, and a worker takes it into the store; without one the store is the queue.
 
     Arguments are name=value, converted by the task's annotations: a list by repeating the name or as JSON, a record as
     JSON. Or one JSON object with all of them (- reads it from stdin).
@@ -102,7 +114,7 @@ def enqueue(target: str, words: tuple[str, ...], *, wait: bool, store_url: str |
 
     async def submit() -> None:
         app = app_of(task)
-        async with opened(app, store_url):
+        async with opened(app, store_url, broker_url):
             if not app.store.shared:
                 raise Problem(
                     f"{app.store.where}: what is enqueued here is gone when this command ends",
@@ -111,7 +123,8 @@ def enqueue(target: str, words: tuple[str, ...], *, wait: bool, store_url: str |
             before = await app.store.runs(RunQuery(ids=(_known_id(call),), limit=1)) if options["key"] else []
             (handle,) = await app.enqueue_many([call])
             if not wait:
-                _submitted(handle.id, task, existed=bool(before), as_json=as_json)
+                sent_to = None if app.broker is None else app.broker.where
+                _submitted(handle.id, task, existed=bool(before), sent_to=sent_to, as_json=as_json)
             if not as_json and not await _served(app, task.queue):
                 note(f"no worker serves queue {task.queue} now; start one: {told(f'worker {target}')}")
             if not wait:
@@ -142,15 +155,15 @@ def _known_id(call: Any) -> str:
     return keyed_run_id(app.name, call.call.tenant, call.task.name, call.call.key)
 
 
-def _submitted(run_id: str, task: Task[..., Any], *, existed: bool, as_json: bool) -> None:
+def _submitted(run_id: str, task: Task[..., Any], *, existed: bool, sent_to: str | None, as_json: bool) -> None:
+    """Say where the run is now. What became of a message that was sent, its broker does not tell."""
     if as_json:
-        output.write_json({"id": run_id, "task": task.name, "queue": task.queue, "created": not existed})
+        shown: dict[str, Any] = {"id": run_id, "task": task.name, "queue": task.queue, "created": not existed}
+        output.write_json(shown if sent_to is None else shown | {"broker": sent_to})
         return
     click.echo(run_id)
-    click.echo(
-        click.style(f"{'there already' if existed else 'queued'} · {task.name} · {told(f'runs show {run_id}')}", dim=True),
-        err=True,
-    )
+    became = "there already" if existed else "queued" if sent_to is None else f"sent to {sent_to}"
+    click.echo(click.style(f"{became} · {task.name} · {told(f'runs show {run_id}')}", dim=True), err=True)
 
 
 def print_result(result: Any, *, run_id: str, as_json: bool) -> None:

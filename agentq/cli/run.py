@@ -63,6 +63,7 @@ def run(
     With --key it can be started again: after a crash or a kill it goes on at once where the journal ends, and when it
     is done its result is printed again. Ctrl-C hands it back cleanly, twice stops at once; nothing recorded is lost.
     Arguments are name=value, converted by the task's annotations (see `agentq enqueue --help`), or one JSON object.
+    It goes straight into the store, past the broker if there is one: nobody else shall take it.
 
     \b
     Examples:
@@ -82,7 +83,7 @@ async def _run(
     from agentq.worker import Worker  # noqa: PLC0415 - `--help` does not load the runtime
 
     app = app_of(call.task)
-    async with opened(app, store_url):
+    async with opened(app, store_url, direct=True):
         (handle,) = await app.enqueue_many([call])
         if again and await app.store.command(Requeue(run_id=handle.id)) is Reply.DONE and not quiet:
             note(f"{handle.id} gets another set of attempts")

@@ -10,8 +10,9 @@ import click
 from rich.text import Text
 
 from agentq.cli import output, steer
-from agentq.cli.problem import Problem
-from agentq.cli.reading import RunId, find_run, json_option, read, store_option
+from agentq.cli.early import arrived, find_or_submitted, told_submitted
+from agentq.cli.problem import Problem, note
+from agentq.cli.reading import RunId, broker_option, find_run, json_option, read, store_option, told
 from agentq.cli.shown import RunView, load_view, view_json
 from agentq.cli.teach import TeachingGroup
 from agentq.cli.text import age, bar, count, duration, moment, one_line, reason, short_ids
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from agentq.stores.base import Store
 
 _BAR = 8
+_STATES = [one.value for one in RunState if one is not RunState.SUBMITTED]
+"""Those that a row can have."""
 _UNFINISHED = tuple(one for one in RunState if not one.final)
 _MANY = 100_000
 
@@ -41,7 +44,7 @@ def runs() -> None:
 
 
 @runs.command("list")
-@click.option("-s", "--state", "states", multiple=True, type=click.Choice([one.value for one in RunState]), help="Only these.")
+@click.option("-s", "--state", "states", multiple=True, type=click.Choice(_STATES), help="Only these.")
 @click.option("-q", "--queue", metavar="NAME", help="Only of this queue.")
 @click.option("-t", "--task", metavar="NAME", help="Only of this task.")
 @click.option("--tenant", metavar="NAME", help="Only of this tenant.")
@@ -169,9 +172,21 @@ def about(run: Run, width: int, waits: str = "") -> Text:
 @click.option("--all", "everything", is_flag=True, help="Show every step, not only the first and last ones.")
 @click.option("--values", is_flag=True, help="Show what each step returned.")
 @store_option
+@broker_option
 @json_option
-def show(*, run: str, follow: bool, everything: bool, values: bool, store_url: str | None, as_json: bool) -> None:
+def show(
+    *,
+    run: str,
+    follow: bool,
+    everything: bool,
+    values: bool,
+    store_url: str | None,
+    broker_url: str | None,
+    as_json: bool,
+) -> None:
     r"""Show one run: what it is, a timeline of its steps, what it waits for, what became of it.
+
+    With a broker, a run whose whole id is not in the store is `submitted`: in the broker, or never heard of.
 
     \b
     Examples:
@@ -182,20 +197,44 @@ def show(*, run: str, follow: bool, everything: bool, values: bool, store_url: s
     if follow and as_json:
         raise Problem("--follow draws a screen; --json prints once", hint="leave one of them out", code=2)
     if follow:
-        from agentq.cli.follow import follow_run  # noqa: PLC0415 - draws live, which the others do not
-
-        read(store_url, lambda store: follow_run(store, run, values=values))
+        read(store_url, lambda store: _follow(store, run, broker_url, values=values))
         return
 
     async def look(store: Store) -> RunView:
-        return await load_view(store, await find_run(store, run), values=values or as_json)
+        found = await find_or_submitted(store, run, broker_url)
+        if found.state is RunState.SUBMITTED:
+            return RunView(run=found, rows=())
+        return await load_view(store, found, values=values or as_json)
 
     view = read(store_url, look)
+    if view.run.state is RunState.SUBMITTED:
+        _submitted(view.run, as_json=as_json)
+        return
     if as_json:
         output.write_json(view_json(view))
         return
     console = output.console()
     console.print(render(view, width=console.width, now=time.time(), everything=everything, values=values))
+
+
+async def _follow(store: Store, word: str, broker_url: str | None, *, values: bool) -> None:
+    from agentq.cli.follow import follow_run  # noqa: PLC0415 - draws live, which the others do not
+
+    found = await find_or_submitted(store, word, broker_url)
+    if found.state is RunState.SUBMITTED:
+        note(f"{told_submitted(found)}; waiting for it to arrive")
+        await arrived(store, found.id)
+    await follow_run(store, found.id, values=values)
+
+
+def _submitted(run: Run, *, as_json: bool) -> None:
+    if as_json:
+        output.write_json({"id": run.id, "state": run.state.value})
+        return
+    click.echo(told_submitted(run))
+    note(
+        f"a worker of its queue takes it into the store: {told('queues')} shows who serves it, {told('dead list')} what failed"
+    )
 
 
 for _command in steer.COMMANDS:

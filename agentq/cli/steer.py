@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from agentq.cli import output
 from agentq.cli.answer import signal
+from agentq.cli.early import find_or_submitted, told_submitted
 from agentq.cli.problem import Problem
-from agentq.cli.reading import RunId, find_run, json_option, read, store_option, told
+from agentq.cli.reading import RunId, broker_option, find_run, json_option, read, store_option, told
 from agentq.cli.shown import branch_of, label_of, name_of
 from agentq.cli.target import did_you_mean
 from agentq.cli.teach import Teaching
@@ -20,6 +21,7 @@ from agentq.message import Cancel, Command, Entry, Fork, Pause, Reply, Requeue, 
 if TYPE_CHECKING:
     from agentq.stores.base import Store
 
+F = TypeVar("F", bound=Callable[..., Any])
 _REFUSED: Final = {
     "cancel": "it is final already",
     "pause": "it is final already",
@@ -40,6 +42,9 @@ _ASKED: Final = {
 }
 """What is said instead while the run is in a worker's hands."""
 
+_EARLY: Final = {"cancel": "will be cancelled", "pause": "will be held", "resume": "will not be held"}
+"""What is said, before "when it arrives", of a run that may still be in the broker."""
+
 _PLACE: Final = re.compile(r"(?P<name>.+?)\s*(?:#(?P<call>\d+))?\s*(?:\[(?P<branch>[^\]]+)\])?")
 """A step as the timeline names it: ``ask``, ``ask #1``, ``read [0.1]``."""
 _SHOWN: Final = 30
@@ -53,27 +58,41 @@ def _report(verb: str, outcomes: list[tuple[Run, Reply]], *, as_json: bool) -> N
         if reply in {Reply.REFUSED, Reply.NOT_FOUND}:
             why = _REFUSED[verb] if reply is Reply.REFUSED else "it is not there any more"
             raise Problem(f"{verb} refused for {run.id}: {why} ({run.state.value})", hint=told(f"runs show {run.id}"))
-        if not as_json:
+        if run.state is RunState.SUBMITTED and not as_json:
+            click.echo(f"{told_submitted(run)}; if it arrives, it {_EARLY[verb]}")
+        elif not as_json:
             done = _ASKED.get(verb, _DONE[verb]) if run.state is RunState.RUNNING else _DONE[verb]
             click.echo(line + (_UNCHANGED.get(verb, "") if reply is Reply.UNCHANGED else done))
 
 
-def _simple(name: str, build: Callable[[str], Command], text: str, example: str) -> click.Command:
-    """Make a command that sends one verb to each of the runs named."""
+def _simple(name: str, build: Callable[..., Command], text: str, example: str) -> click.Command:
+    """Make a command that sends one verb to each of the runs named; some verbs may come before the run."""
+    early = name in _EARLY
+    if early:
+        text += " With a broker, a whole id that the store does not know yet is remembered until the run arrives."
 
     @click.command(name, help=f"{text}\n\n\b\nExample:\n  {example}", short_help=text.partition(".")[0] + ".")
     @click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=RunId())
     @store_option
+    @(broker_option if early else _as_it_is)
     @json_option
-    def command(*, runs: tuple[str, ...], store_url: str | None, as_json: bool) -> None:
+    def command(*, runs: tuple[str, ...], store_url: str | None, as_json: bool, broker_url: str | None = None) -> None:
         async def send(store: Store) -> list[tuple[Run, Reply]]:
-            found = [await find_run(store, word) for word in runs]
-            replies = [await store.command(build(run.id)) for run in found]
+            if early:
+                found = [await find_or_submitted(store, word, broker_url) for word in runs]
+                replies = [await store.command(build(run_id=run.id, early=run.state is RunState.SUBMITTED)) for run in found]
+            else:
+                found = [await find_run(store, word) for word in runs]
+                replies = [await store.command(build(run_id=run.id)) for run in found]
             now = {run.id: run for run in await store.runs(RunQuery(ids=tuple(run.id for run in found), limit=len(found)))}
             return [(now.get(run.id, run), reply) for run, reply in zip(found, replies, strict=True)]
 
         _report(name, read(store_url, send), as_json=as_json)
 
+    return command
+
+
+def _as_it_is(command: F) -> F:
     return command
 
 
@@ -139,20 +158,20 @@ def _before(run: Run, journal: list[Entry], place: str) -> int:
 COMMANDS: Final = (
     _simple(
         "cancel",
-        lambda run_id: Cancel(run_id=run_id),
+        Cancel,
         "Cancel runs and everything they started. A running one stops within a heartbeat.",
         "agentq runs cancel 06cknh",
     ),
     _simple(
         "pause",
-        lambda run_id: Pause(run_id=run_id),
+        Pause,
         "Hold runs at their next step. They keep what they have done and take no slot.",
         "agentq runs pause 06cknh",
     ),
-    _simple("resume", lambda run_id: Resume(run_id=run_id), "Let paused runs go on.", "agentq runs resume 06cknh"),
+    _simple("resume", Resume, "Let paused runs go on.", "agentq runs resume 06cknh"),
     _simple(
         "retry",
-        lambda run_id: Requeue(run_id=run_id),
+        Requeue,
         "Give failed or cancelled runs a fresh set of attempts. They go on at the step that failed.",
         "agentq runs retry 06cknh",
     ),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from agentq.message import Failure, Run
 
 SYMBOLS: Final = {
+    RunState.SUBMITTED: ("◦", "bright_black"),
     RunState.QUEUED: ("○", "default"),
     RunState.RUNNING: ("●", "cyan"),
     RunState.WAITING: ("◔", "yellow"),

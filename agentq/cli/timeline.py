@@ -76,7 +76,8 @@ def _facts(view: RunView, width: int, now: float) -> Iterator[tuple[str, Text]]:
     if run.args not in {b"{}", b""}:
         yield "arguments", Text(payload(run.args, max(20, width - 16)))
     yield "queue", _joined(run.queue, f"priority {run.priority}" if run.priority else "", _labelled("tenant", run.tenant),
-                           _labelled("key", run.key), *(f"{k}={v}" for k, v in run.tags.items()))  # fmt: skip
+                           _labelled("key", run.key), _labelled("ordering key", run.ordering_key),
+                           *(f"{k}={v}" for k, v in run.tags.items()))  # fmt: skip
     yield "submitted", _joined(moment(run.submitted_at), f"{age(now - run.submitted_at)} ago", _lineage(run))
     if run.started_at is not None:
         spent = duration(max(0.0, (run.finished_at or now) - run.started_at))

@@ -35,15 +35,22 @@ def read_settings() -> Settings:
     return found
 
 
-def opened(app: AgentQ, store_url: str | None, broker_url: str | None = None) -> AbstractAsyncContextManager[AgentQ]:
-    """Return the app as a context manager, on the store of ``--store`` and the broker of ``--broker`` where they are given."""
+def opened(
+    app: AgentQ, store_url: str | None, broker_url: str | None = None, *, direct: bool = False
+) -> AbstractAsyncContextManager[AgentQ]:
+    """Return the app as a context manager, on the store of ``--store`` and the broker of ``--broker`` where they are given.
+
+    With ``direct`` it has no broker, whatever is set.
+    """
     context = click.get_current_context(silent=True)
     found = settings.load()
     if context is not None and app.store_url != found.store.url:
         context.meta[OWN_STORE] = app.store_url
     if context is not None and broker_of(app) != found.broker.url:
         context.meta[OWN_BROKER] = broker_of(app)
-    given = {name: url for name, url in (("store", store_url), ("broker", broker_url)) if url}
+    given: dict[str, Any] = {name: url for name, url in (("store", store_url), ("broker", broker_url)) if url}
+    if direct:
+        given["broker"] = None
     return app.using(**given) if given else app
 
 
