@@ -25,7 +25,7 @@ def added(lines: list[str], *, ended: dict[int, float] | None = None, now: float
 def test_work_done_once_is_repeated_by_nobody():
     result = added(marks("a", worker=OLD, units=range(4), begin=10))
     expected = Tally(
-        complete=1, never_done=0, done_again=0, repeated_s=0, overlap_s=0, executions=1, finished_s=pytest.approx(12)
+        complete=1, never_done=0, done_again=0, repeated_s=0, lost_s=0, overlap_s=0, executions=1, finished_s=pytest.approx(12)
     )
     assert result == expected
 
@@ -70,6 +70,14 @@ def test_tasks_side_by_side_do_not_overlap():
 def test_a_lost_task_is_never_finished():
     result = added(marks("a", worker=OLD, units=range(4), begin=0), tasks=2)
     assert (result.complete, result.never_done, result.finished_s) == (1, 4, None)
+
+
+def test_work_on_a_task_that_nobody_goes_on_with_is_lost():
+    lines = marks("a", worker=OLD, units=range(3), begin=0) + marks("b", worker=NEW, units=range(4), begin=0, task="u")
+    result = added(lines, tasks=2)
+    assert (result.complete, result.lost_s, result.repeated_s) == (1, 9, 0)
+    under_way = [*lines, f"t 3 c {NEW} begin 30.000"]
+    assert added(under_way, tasks=2, now=31.0).lost_s == 0
 
 
 def test_the_end_is_when_the_last_unit_was_first_done():

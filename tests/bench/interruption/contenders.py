@@ -67,7 +67,9 @@ def _celery(
     )
 
 
-def _dramatiq(setting: str, shown: str, *, visibility_s: int = VISIBILITY_S) -> Contender:
+def _dramatiq(
+    setting: str, shown: str, *, visibility_s: int = VISIBILITY_S, environment: dict[str, str] | None = None
+) -> Contender:
     module = f"{HERE}.peer_dramatiq"
     return Contender(
         name=f"dramatiq-{setting}",
@@ -77,6 +79,7 @@ def _dramatiq(setting: str, shown: str, *, visibility_s: int = VISIBILITY_S) -> 
         setting=setting,
         visibility_s=visibility_s,
         requirements=DRAMATIQ,
+        environment=environment or {},
     )
 
 
@@ -109,7 +112,12 @@ ALL: tuple[Contender, ...] = (
     ),
     _dramatiq("default", "defaults (visibility timeout 12 h)"),
     _dramatiq("queue", f"visibility timeout {VISIBILITY_S} s"),
-    _dramatiq("best", f"visibility timeout {ABOVE_TASK_S} s, notify_shutdown", visibility_s=ABOVE_TASK_S),
+    _dramatiq(
+        "best",
+        f"visibility timeout {ABOVE_TASK_S} s, no prefetch, notify_shutdown",
+        visibility_s=ABOVE_TASK_S,
+        environment={"dramatiq_queue_prefetch": str(SLOTS)},
+    ),
     _taskiq("default", "defaults"),
     _taskiq("best", "heartbeat"),
 )

@@ -4,8 +4,10 @@ Settings, by BENCH_SETTING:
 
 - ``default``: dramatiq-sqs as its README sets it up. It asks for a visibility timeout of its own: twelve hours.
 - ``queue``: the same with the visibility timeout that the queue is to have.
-- ``best``: a visibility timeout longer than the longest task, and ``notify_shutdown``: on SIGTERM the actor is interrupted,
-  and its message is sent again by the Retries middleware, after a second or a few, as the README sets it.
+- ``best``: a visibility timeout longer than the longest task; as many messages fetched as there are threads
+  (``dramatiq_queue_prefetch``; the default is twice as many, and the visibility of those that wait runs out meanwhile);
+  and ``notify_shutdown``: on SIGTERM the actor is interrupted, and its message is sent again by the Retries middleware,
+  after a second or two, as the README sets it.
 
 The time limit (10 minutes by default) is off in all of them: long tasks are what is measured.
 """

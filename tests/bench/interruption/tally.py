@@ -41,6 +41,8 @@ class Tally:
     """Times that a unit was done after it had been done."""
     repeated_s: float
     """Work beyond each unit's first: done again, or begun and not finished."""
+    lost_s: float
+    """Work done for tasks that nobody goes on with, though they are not complete."""
     overlap_s: float
     """For how long a task was worked on by two at once, each further one counted too."""
     executions: int
@@ -84,12 +86,16 @@ def tally(found: Iterable[Performance], *, tasks: int, units: int, unit_s: float
     # A sleep that takes a moment more than it was asked to repeats nothing; nor does a unit under way, unless it was done.
     spent = sum(min(each.end - each.begin, unit_s) for each in found if each.ending != "open" or each.unit in first)
     by_task = {task: sum(unit[0] == task for unit in first) for task in {each.task for each in found}}
+    given_up = {task for task, count in by_task.items() if count < units} - {
+        each.task for each in found if each.ending == "open"
+    }
     whole = len(first) == tasks * units
     return Tally(
         complete=sum(count == units for count in by_task.values()),
         never_done=tasks * units - len(first),
         done_again=done - len(first),
         repeated_s=max(0.0, spent - len(first) * unit_s),
+        lost_s=sum(by_task[task] for task in given_up) * unit_s,
         overlap_s=sum(_overlap_s([each for each in found if each.task == task]) for task in by_task),
         executions=len({each.execution for each in found}),
         finished_s=max(first.values()) - min(each.begin for each in found) if whole else None,
