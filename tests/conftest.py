@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from agentq.testing.wait import wait_until_sync
-from tests.helpers import elasticmq, leaks, moto, postgres
+from tests.helpers import elasticmq, kafka, leaks, moto, postgres
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +73,10 @@ def moto_url() -> Iterator[str]:
     """The endpoint of moto's server (SQS and S3 as AWS answers), once per test run."""
     with moto.server() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def kafka_address() -> Iterator[str]:
+    """host:port of a Kafka broker, once per test run."""
+    with kafka.server() as address:
+        yield address
