@@ -89,7 +89,7 @@ class _Generation:
     def _endpoint(self, kind: Kind) -> str | None:
         return self._address.payloads_endpoint if kind == "s3" else self._address.endpoint
 
-    def _stand_in(self, kind: Kind) -> dict[str, str]:
+    def _stand_in(self, kind: Kind) -> dict[str, Any]:
         # What is spoken to in plain text is a server for development: it gets no credentials of the user's, and asks for none.
         if kind == "s3" or not (self._address.endpoint or "").startswith("http:"):
             return {}
