@@ -14,19 +14,26 @@ if TYPE_CHECKING:
 UNSEEN_LEASES: Final = 3
 """A worker that missed so many leases is left out."""
 
-# What is due, or held by the dead, is runnable after all: the next claim promotes it, settles it or takes it over.
+# What is due, or held by the dead, is runnable after all: the next claim promotes it, settles it or takes it over. So is the
+# next in a line that lost its front.
 _QUEUES: Final = """
-with live as (
-  select lane, state, paused, ready, since, wake_at, lease_until, deadline, cancelling,
+with moving as materialized (
+  select f.n, v.since from (select line, max(since) as since from ~.vacant group by line) v cross join lateral (
+    select n, behind from ~.run where line = v.line and state < 4 order by behind, n limit 1) f where f.behind
+), live as (
+  select lane, state, paused, ready, wake_at, lease_until, deadline, cancelling,
+    greatest(since, case when behind then (select m.since from moving m where m.n = run.n) end) as since,
     not ready and wake_at <= $1 and (not paused or deadline <= $1) as due,
-    state = 1 and lease_until <= $2 and (cancelling or not paused or coalesce(deadline <= $1, false)) as expired
+    state = 1 and lease_until <= $2 and (cancelling or not paused or coalesce(deadline <= $1, false)) as expired,
+    behind and n not in (select n from moving) as behind,
+    behind and n in (select n from moving) and not paused and (due_at is null or due_at <= $1) as next
   from ~.run where state < 4
 ), counted as (
   select lane,
-    case when ready or coalesce(due, false) or coalesce(expired, false) then 'runnable'
+    case when ready or next or coalesce(due, false) or coalesce(expired, false) then 'runnable' when behind then 'ordered'
       when state = 1 then 'running' when paused then 'paused' when state = 2 then 'waiting' when state = 3 then 'parked'
       else 'delayed' end as what,
-    case when ready then $1 - since when coalesce(due, false) then $1 - wake_at
+    case when ready or next then $1 - since when coalesce(due, false) then $1 - wake_at
       when coalesce(expired, false) then $2 - lease_until else 0 end as age
   from live
 )
@@ -50,9 +57,11 @@ async def census(db: Db) -> Census:
         stats[what] = count
         if what == "runnable":
             stats["oldest_age_s"] = max(0.0, age)
+    for queue, count in await db.fetch("select queue, count(*) from ~.letter group by queue order by queue"):
+        queues.setdefault(queue, {"oldest_age_s": 0.0})["dead"] = count
     found = await db.fetch(_WORKERS, db.steady, UNSEEN_LEASES)
     return Census(
-        queues=tuple(QueueStats(queue=queue, **stats) for queue, stats in queues.items()),  # type: ignore[arg-type]
+        queues=tuple(QueueStats(queue=queue, **stats) for queue, stats in sorted(queues.items())),  # type: ignore[arg-type]
         workers=tuple(
             msgspec.structs.replace(_worker.decode(data), state=WorkerState(state), seen_at=seen_at)
             for data, state, seen_at in found

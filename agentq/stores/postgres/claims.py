@@ -34,7 +34,8 @@ _LOOK: Final = """
 select coalesce($1::float8, ~now),
   exists (select 1 from ~.run where wake_at <= coalesce($1::float8, ~now)),
   exists (select 1 from ~.run where lease_until <= coalesce($2::float8, ~now)),
-  (select min(wake_at) from ~.run where wake_at is not null)
+  (select min(wake_at) from ~.run where wake_at is not null),
+  exists (select 1 from ~.vacant)
 """
 
 # First how many of the best each lane has, without locks; then so many of each are locked, past those that others are taking.
@@ -81,9 +82,9 @@ with {_READY}, changed as ({_CHANGE})
 select changed.*, (select sum(quota) from best) as quota from (select 1) as one left join changed on true
 """  # noqa: S608
 _PRIORITY: Final = 8
-_PLACE: Final = 42
-_RANKED: Final = 43
-_LATE: Final = 44
+_PLACE: Final = 43
+_RANKED: Final = 44
+_LATE: Final = 45
 
 _GROWN: Final = "exists (select 1 from ~.journal j where j.run = run.n and j.seq = run.claimed)"
 # Rare: among the ready there are runs of the dead. Twice the number may be locked for a moment; the best of both are taken.
@@ -128,13 +129,15 @@ class Look:
 
     due: bool
     expired: bool
+    vacant: bool
+    """Whether a line lost its front and has no other yet."""
     next_due_s: float | None
 
 
 async def look(db: Db) -> Look:
     """Ask without locks."""
-    wall, due, expired, wake_at = await db.row(_LOOK, db.wall, db.steady)
-    return Look(due=due, expired=expired, next_due_s=None if wake_at is None else max(0.0, wake_at - wall))
+    wall, due, expired, wake_at, vacant = await db.row(_LOOK, db.wall, db.steady)
+    return Look(due=due, expired=expired, vacant=vacant, next_due_s=None if wake_at is None else max(0.0, wake_at - wall))
 
 
 async def settle_due(desk: Desk) -> int:

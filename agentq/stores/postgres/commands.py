@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from agentq.message import Cancel, EntryKind, Fork, Pause, Reply, Requeue, Resume, Send, SetWorker
+from agentq.message import Cancel, DropLetters, EntryKind, Fork, Pause, Reply, Requeue, Resume, Send, SetWorker
 from agentq.stores.columns import CANCELLED, FAILED, KIND_CODES, WAITED, failure_from
+from agentq.stores.postgres import arrivals, lines
 
 if TYPE_CHECKING:
     from agentq.message import Command
@@ -51,11 +52,15 @@ async def command(desk: Desk, order: Command) -> Reply:
     """See `ProducerStore.command`."""
     if isinstance(order, SetWorker):
         return await _set_worker(desk, order)
+    if isinstance(order, DropLetters):
+        return await arrivals.drop_letters(desk.db, order.ids)
     if isinstance(order, Cancel):
         return await _cancel(desk, order)
+    if isinstance(order, Requeue):
+        await lines.hold_of(desk.db, order.run_id)
     run = (await desk.lock([order.run_id])).get(order.run_id)
     if run is None:
-        return Reply.NOT_FOUND
+        return await _early(desk, order)
     match order:
         case Pause() | Resume():
             reply = _hold(desk, run, paused=isinstance(order, Pause))
@@ -88,7 +93,7 @@ async def _cancel(desk: Desk, order: Cancel) -> Reply:
         await desk.lock(members, finishing=members)
     run = desk.held.get(order.run_id)
     if run is None:
-        return Reply.NOT_FOUND
+        return await _early(desk, order)
     if run.cancelling or run.state == CANCELLED:
         return Reply.UNCHANGED
     if run.final:
@@ -96,6 +101,14 @@ async def _cancel(desk: Desk, order: Cancel) -> Reply:
     desk.cancel_all(members)
     await desk.save()
     return Reply.DONE
+
+
+async def _early(desk: Desk, order: Cancel | Pause | Resume | Send | Requeue | Fork) -> Reply:
+    """No run is there. One that comes at this very moment is."""
+    if isinstance(order, Requeue | Fork) or not order.early:
+        return Reply.NOT_FOUND
+    kept = await arrivals.wait_for_run(desk.db, order, desk.wall)
+    return await command(desk, order) if kept is None else kept
 
 
 def _hold(desk: Desk, run: Held, *, paused: bool) -> Reply:
@@ -122,6 +135,7 @@ async def _requeue(desk: Desk, run: Held) -> Reply:
     run.finished_at = None
     run.ends, run.result, run.result_blob = True, None, None
     desk.queue(run, rank=desk.wall)
+    await lines.rejoin(desk, run)
     return Reply.DONE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -119,12 +120,20 @@ async def connect(address: Address) -> asyncpg.Connection[asyncpg.Record]:
     return opened
 
 
+def number_of(*parts: str) -> int:
+    """A signed 64-bit number that texts determine."""
+    raw = hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(raw, "big", signed=True)
+
+
 class Names:
     """Statements name tables as ``~.run`` and the server's clock as ``~now``; here these get their meaning."""
 
     def __init__(self, schema: str) -> None:
         """``schema`` needs no quotes."""
         self.schema = schema
+        self.salt = number_of(schema)
+        """What tells this schema's advisory locks from those of others in the same database."""
         self._texts: dict[str, str] = {}
 
     def text(self, sql: str) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = (
     "n, id, lane, state, epoch, token, cancelling, paused, suspect, deaths, claimed, attempt, submitted_at, due_at, deadline,"
-    " rank, since, settled, root_id, running_s, watched, finished_at, progress, progress_note"
+    " rank, since, settled, root_id, running_s, watched, finished_at, progress, progress_note, line, behind"
 )
 
 _SUBTREE: Final = """
@@ -66,13 +66,14 @@ update ~.run r set
   result_blob = case when v.ends then v.result_blob else r.result_blob end,
   token = case when v.state = 1 then r.token end,
   owner = case when v.state = 1 then r.owner end,
-  lease_until = case when v.state = 1 then r.lease_until end
+  lease_until = case when v.state = 1 then r.lease_until end,
+  behind = v.behind
 from unnest($1::bigint[], $2::smallint[], $3::boolean[], $4::float8[], $5::float8[], $6::float8[], $7::float8[],
   $8::bigint[], $9::boolean[], $10::boolean[], $11::boolean[], $12::int[], $13::int[], $14::float8[], $15::boolean[],
   $16::float8[], $17::bigint[], $18::bigint[], $19::float8[], $20::text[], $21::boolean[], $22::bytea[], $23::boolean[],
-  $24::bytea[], $25::text[])
+  $24::bytea[], $25::text[], $26::boolean[])
   as v (n, state, ready, due_at, wake_at, rank, since, settled, cancelling, paused, suspect, deaths, attempt, running_s,
-    watched, finished_at, tokens, cost_nanos, progress, progress_note, fails, failure, ends, result, result_blob)
+    watched, finished_at, tokens, cost_nanos, progress, progress_note, fails, failure, ends, result, result_blob, behind)
 where r.n = v.n
 """
 
@@ -115,6 +116,8 @@ class Held:
     finished_at: float | None
     progress: float | None
     progress_note: str
+    line: int | None
+    behind: bool
     ready: bool = False
     wake_at: float | None = None
     tokens: int = 0
@@ -133,8 +136,9 @@ class Held:
     def place(self, wall: float) -> None:
         """Set ``ready`` and ``wake_at`` from the other columns."""
         queued = self.state == QUEUED and not self.paused
-        self.ready = queued and (self.due_at is None or self.due_at <= wall)
-        delayed = queued and not self.ready
+        due = self.due_at is None or self.due_at <= wall
+        self.ready = queued and due and not self.behind
+        delayed = queued and not due and not self.behind
         timed = delayed or self.state == WAITING
         self.wake_at = min(
             (at for at in (self.due_at if timed else None, None if self.final else self.deadline) if at is not None),
@@ -148,7 +152,7 @@ _FIELDS: Final = tuple(Held.__slots__)
 _VALUES: Final = attrgetter(
     "n", "state", "ready", "due_at", "wake_at", "rank", "since", "settled", "cancelling", "paused", "suspect", "deaths",
     "attempt", "running_s", "watched", "finished_at", "tokens", "cost_nanos", "progress", "progress_note", "fails", "failure",
-    "ends", "result", "result_blob",
+    "ends", "result", "result_blob", "behind",
 )  # fmt: skip
 
 
@@ -238,7 +242,8 @@ class Desk:
             run.fails = True
             run.failure = None if failure is None else encode(failure)
         self.change(run)
-        self.ring(work=False)
+        self.ring(work=run.line is not None and not run.behind)  # somebody has to hand its line over
+        run.behind = False
 
     def cancel(self, run: Held, *, settled: int | None = None) -> None:
         """Settle a run that nobody runs as cancelled."""

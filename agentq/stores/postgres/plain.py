@@ -23,7 +23,7 @@ _MOST_SEQ: Final = 2**31 - 1
 # A write's first entry travels beside its claim and the rest apart, because most have one and need no join then.
 _COMMIT: Final = """
 with held as materialized (
-  select a.*, r.n
+  select a.*, r.n, r.ordered
   from (
     select * from unnest($1::text[], $2::int[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[],
       $8::float8[], $9::int[], $10::int[], $11::smallint[], $12::text[], $13::text[], $14::int[], $15::int[], $16::int[],
@@ -32,7 +32,7 @@ with held as materialized (
         args_hash, started_at, ended_at, tokens, cost_nanos, value)
     order by id offset 0
   ) a cross join lateral (
-    select n from ~.run where id = a.id and epoch = a.fence and token = a.token and state = 1
+    select n, line is not null as ordered from ~.run where id = a.id and epoch = a.fence and token = a.token and state = 1
       and (a.settled is null or not (cancelling or watched)) for no key update
   ) r
   where (a.seq is null or a.seq = coalesce((select seq + 1 from ~.journal where run = r.n order by seq desc limit 1), 0))
@@ -62,7 +62,7 @@ with held as materialized (
     running_s = r.running_s + h.running_s
   from held h where r.n = h.n and (h.settled is not null or h.spent <> 0 or h.paid <> 0)
 )
-select at from held
+select at, settled is not null and ordered from held
 """
 _NO_ENTRY: Final = (None,) * 13
 _NO_ROWS: Final[list[list[Any]]] = [[] for _ in range(14)]
@@ -93,10 +93,10 @@ def seal(write: Write) -> int:
     return write.ref.token ^ zlib.crc32(encode(write))
 
 
-async def commit(db: Db, writes: Sequence[Write]) -> set[int]:
+async def commit(db: Db, writes: Sequence[Write]) -> dict[int, bool]:
     """Commit plain writes of different runs in one statement; the positions of those that were committed.
 
-    The others changed nothing and want a verdict of their own.
+    True stands at those that ended a run with an ordering key. The others changed nothing and want a verdict of their own.
     """
     asked: list[tuple[Any, ...]] = []
     rest: list[tuple[Any, ...]] = []
@@ -112,7 +112,7 @@ async def commit(db: Db, writes: Sequence[Write]) -> set[int]:
         ))  # fmt: skip
     columns = [list(column) for column in zip(*asked, strict=True)]
     others = [list(column) for column in zip(*rest, strict=True)] or _NO_ROWS
-    return {row[0] for row in await db.fetch(_COMMIT, *columns, *others, db.wall)}
+    return dict(await db.fetch(_COMMIT, *columns, *others, db.wall))
 
 
 def entry_columns(entry: Entry) -> tuple[Any, ...]:

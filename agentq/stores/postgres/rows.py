@@ -23,11 +23,12 @@ RUN_COLUMNS: Final = (
     " r.version, r.due_at, r.deadline, r.timeout_s, r.max_attempts, r.started_at, r.finished_at, r.running_s, r.owner,"
     " r.lease_until, r.parent_id, r.root_id, r.fork_of, r.traceparent, r.result, r.failure, r.cancelling, r.paused, r.suspect,"
     " r.deaths, r.takeovers, r.progress, r.progress_note, r.tokens, r.cost_nanos, r.args_blob, r.result_blob, r.n, r.token,"
-    " ~now as now"
+    " ~now as now, r.ordering_key"
 )
 _N: Final = 39
 _TOKEN: Final = 40
 _NOW: Final = 41
+_ORDERING_KEY: Final = 42
 ENTRY_COLUMNS: Final = (
     "seq, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens, cost_nanos, blob, value"
 )
@@ -122,6 +123,7 @@ def run_from(row: Row, lanes: Lanes, data: dict[str, bytes], steady: float | Non
         parent_id=row[22],
         root_id=row[23],
         fork_of=row[24],
+        ordering_key=row[_ORDERING_KEY],
         traceparent=row[25],
         result=row[26] if row[38] is None else data.get(row[38]),
         failure=failure_from(row[27]),

@@ -166,7 +166,110 @@ create table ~.worker (
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200);
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)
+_SECOND: Final = """
+alter table ~.run
+  add column ordering_key text,
+  add column line bigint,                     -- hash of (app, queue, ordering key): see the module `lines`
+  add column behind boolean not null default false;
+create index run_line on ~.run (line, behind, n) where line is not null and state < 4;
+
+-- Lines whose front has ended: the next claim hands them over.
+create table ~.vacant (n bigint generated always as identity primary key, line bigint not null, since float8)
+  with (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0);
+
+-- By triggers, because a worker of the version before ends ordered runs too, and knows nothing of lines.
+create function ~.keep_behind() returns trigger language plpgsql as $$
+begin
+  new.ready := false;
+  return new;
+end $$;
+create trigger keep_behind before update of ready on ~.run for each row when (new.behind and new.ready)
+  execute function ~.keep_behind();
+create function ~.vacate() returns trigger language plpgsql as $$
+begin
+  insert into ~.vacant (line, since) values (new.line, new.finished_at);
+  return null;
+end $$;
+create trigger vacate after update of state on ~.run for each row
+  when (new.line is not null and new.state >= 4 and old.state < 4 and not old.behind) execute function ~.vacate();
+
+create table ~.early (
+  n bigint generated always as identity primary key,
+  run_id text collate "C" not null,
+  kind text not null,                         -- cancel, pause, resume, send
+  name text,
+  signal_id text,
+  payload bytea,
+  kept_at float8 not null,
+  unique (run_id, name, signal_id)
+);
+create index early_kept on ~.early (kept_at);
+
+create table ~.tombstone (
+  id text collate "C" primary key, args_hash text not null, state smallint not null, until float8 not null
+);
+create index tombstone_until on ~.tombstone (until);
+
+create table ~.parcel (sha text collate "C" primary key, kept_at float8 not null);
+create index parcel_kept on ~.parcel (kept_at);
+
+create sequence ~.letter_n;
+create table ~.letter (
+  n bigint primary key,
+  id text collate "C" not null unique,
+  queue text not null,
+  body bytea not null,
+  reason text not null,
+  attributes bytea not null,
+  origin text not null,
+  received_at float8 not null
+);
+create index letter_queue on ~.letter (queue, n);
+
+create table ~.position (
+  source text not null, partition int not null, "offset" bigint not null,
+  primary key (source, partition)
+);
+
+-- Called in the statement that has just inserted runs. What it reads is newer than that statement: whoever keeps a command for
+-- a run that is not there, or sweeps one, has held the run's id against the insertion until then. A child heeds no tombstone.
+create function ~.received(ids text[], wall float8, out gone text[], out dead text[]) language plpgsql volatile as $$
+declare
+  told record;
+begin
+  select array_agg(t.id) into gone
+  from ~.tombstone t join ~.run r on r.id = t.id where t.id = any(ids) and t.until > wall and r.parent_id is null;
+  if gone is not null then
+    delete from ~.run where id = any(gone);
+  end if;
+  if exists (select 1 from ~.early) then
+    for told in
+      select e.*, r.n as run from ~.early e join ~.run r on r.id = e.run_id where e.run_id = any(ids) order by e.n
+    loop
+      case told.kind
+        when 'cancel' then
+          update ~.run set state = 6, ready = false, due_at = null, wake_at = null, finished_at = wall, behind = false
+          where n = told.run and state < 4;
+          dead := array_append(dead, told.run_id);
+        when 'send' then
+          insert into ~.signal (run, name, signal_id, payload)
+          select n, told.name, told.signal_id, told.payload from ~.run where n = told.run and state < 4
+          on conflict do nothing;
+        else
+          update ~.run set paused = told.kind = 'pause',
+            ready = told.kind = 'resume' and not behind and (due_at is null or due_at <= wall),
+            wake_at = least(case when told.kind = 'resume' and not behind and due_at > wall then due_at end, deadline)
+          where n = told.run and state < 4;
+      end case;
+      delete from ~.early where n = told.n;
+    end loop;
+  end if;
+end $$;
+
+insert into ~.meta (key, value) values ('identity', gen_random_uuid()::text);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _SECOND)
 """Step *i* takes a schema of version *i* to version *i* + 1. A released step is never edited."""
 OLDEST: Final = 1
 """The oldest agentq, by the version of its schema, that can work with what `MIGRATIONS` leaves."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from agentq.errors import NotFound, NotOpen
 from agentq.message import Claims, Released, Write
-from agentq.stores.postgres import beats, claims, commands, reads, rows, sweep
+from agentq.stores.postgres import arrivals, beats, claims, commands, lines, reads, rows, sweep
 from agentq.stores.postgres import census as counting
 from agentq.stores.postgres import submit as submitting
 from agentq.stores.postgres.address import address
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from agentq.clock import Clock
     from agentq.message import (
+        Admission,
         Arrival,
         Beat,
         Census,
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
         ClaimRef,
         ClaimRequest,
         Command,
+        DeadLetter,
         Entry,
         Envelope,
+        LetterQuery,
         Reply,
         Run,
         RunQuery,
@@ -58,6 +61,8 @@ _CLAIM_TRIES: Final = 3
 """How often a claim looks again when others were taking what it wanted."""
 _SOON_S: Final = 0.02
 """When a claim that lost to others is to ask again."""
+_HELD_S: Final = 0.05
+"""When a claim that met a line in somebody's hands is to ask again."""
 _RENEW_PAUSES_S: Final = (0.01, 0.05, 0.2)
 """After which pauses a heartbeat tries rows again that were locked."""
 
@@ -208,6 +213,33 @@ class PostgresStore:
             raise fault(error, self.where) from error
         return answers
 
+    async def admit(self, admission: Admission) -> list[Submitted]:
+        """See `IntakeStore.admit`."""
+        place = await self._here()
+        return await place.do(self._admit(place, admission))
+
+    async def _admit(self, place: Place, admission: Admission) -> list[Submitted]:
+        await self._know_lanes(place, admission.envelopes)
+
+        async def work(db: Db) -> list[Submitted]:
+            answers = await submitting.submit(db, self._lanes, admission.envelopes) if admission.envelopes else []
+            await arrivals.keep_letters(db, admission.letters)
+            await arrivals.move(db, admission.positions)
+            return answers
+
+        answers = await place.pool.again(work, answer_s=PATIENT_S)
+        self._rung(any(answer.created for answer in answers), News.STATES)
+        return answers
+
+    async def positions(self, source: str) -> dict[int, int]:
+        """See `IntakeStore.positions`."""
+        return await self._ask(lambda db: arrivals.positions(db, source))
+
+    async def keep(self, data: bytes) -> str:
+        """See `ProducerStore.keep`."""
+        place = await self._here()
+        return await place.do(place.pool.again(lambda db: arrivals.keep(db, data), answer_s=PATIENT_S))
+
     async def command(self, command: Command) -> Reply:
         """See `ProducerStore.command`."""
         return await self._change(lambda desk: commands.command(desk, command))
@@ -247,10 +279,16 @@ class PostgresStore:
     async def _claim(self, place: Place, request: ClaimRequest) -> Claims:
         pool = place.pool
         seen = await pool.again(claims.look, alone=True)
+        left = 0
         if seen.due or seen.expired:
             await self._changed(place, claims.settle_due)
             seen = await pool.again(claims.look, alone=True)
+        if seen.vacant:
+            left = await self._changed(place, lines.hand_over)
+            seen = await pool.again(claims.look, alone=True)
         due_s = seen.next_due_s
+        if left:
+            due_s = _HELD_S if due_s is None else min(due_s, _HELD_S)
         if request.limit <= 0:
             return Claims(next_due_s=due_s)
         got, lost = await pool.again(lambda db: self._take(db, request, expired=seen.expired), alone=True)
@@ -287,6 +325,7 @@ class PostgresStore:
     async def sweep(self, *, retention_s: float, limit: int = 1000) -> int:
         """See `WorkerStore.sweep`."""
         place = await self._here()
+        await place.do(place.pool.again(sweep.forget, answer_s=PATIENT_S))
         gone = 0
         while gone < limit:
             chunk = min(sweep.CHUNK, limit - gone)
@@ -323,6 +362,10 @@ class PostgresStore:
         if sha not in found:
             raise NotFound(f"no blob {sha} in {self.where}")
         return found[sha]
+
+    async def letters(self, query: LetterQuery) -> list[DeadLetter]:
+        """See `ReaderStore.letters`."""
+        return await self._ask(lambda db: arrivals.letters(db, query))
 
     async def watch(self, topic: str, seen: int, wait_s: float) -> int:
         """See `ReaderStore.watch`."""

@@ -120,9 +120,9 @@ class Writer:
             if not isinstance(error.__cause__, asyncpg.TransactionRollbackError):
                 _answer(jobs, error)
                 return
-            committed = set()
+            committed = {}
         except StoreError:  # one of them spoils the statement; which, shows when each has its own
-            committed = set()
+            committed = {}
         rest = []
         settled = False
         for at, job in enumerate(jobs):
@@ -133,7 +133,7 @@ class Writer:
                 job.plain = False
                 rest.append(job)
         if committed:
-            self._rung(False, News.STATES if settled else News.STEPS)  # noqa: FBT003 - work
+            self._rung(any(committed.values()), News.STATES if settled else News.STEPS)
         if rest:
             self._waiting = rest + self._waiting
             self._stir(False)  # noqa: FBT003

@@ -19,7 +19,7 @@ from agentq.message import (
     WaitKind,
 )
 from agentq.stores.columns import FAILED, RUNNING, SUCCEEDED, WAITED, WAITING, encode
-from agentq.stores.postgres import submit
+from agentq.stores.postgres import lines, submit
 from agentq.stores.postgres.desk import Desk, Held, News, arrived
 from agentq.stores.postgres.plain import entry_columns, seal
 from agentq.stores.postgres.rows import ENTRY_COLUMNS, INLINE_BYTES, entry_from
@@ -124,6 +124,7 @@ class Batch:
 
     async def _look(self) -> None:
         """Lock what the writes touch, then read what they are judged by."""
+        await lines.hold(self._db, [child for write in self._writes for child in write.children])
         ids = {write.ref.run_id for write in self._writes}
         ids |= {wait.ref for write in self._writes for wait in write.waits if wait.kind is WaitKind.CHILD}
         await self.desk.lock(
@@ -283,7 +284,7 @@ class Batch:
             await db.fetch(_OPEN, *_columns(rows.opened), WAITED)
         if rows.families:
             envelopes, kin = zip(*rows.families, strict=True)
-            if await submit.insert(db, self._lanes, envelopes, parents=kin):
+            if (await submit.insert(db, self._lanes, envelopes, parents=kin)).numbers:
                 self.desk.ring(work=True)
         if rows.snapshots:
             await db.fetch(_SNAPSHOT, *_columns(list({row[:2]: row for row in rows.snapshots}.values())))
