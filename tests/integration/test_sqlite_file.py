@@ -11,7 +11,19 @@ import pytest
 from agentq.errors import InvalidArgument, NotFound, NotOpen, StoreError, StoreIncompatible, StoreUnavailable
 from agentq.message import Fork, Released, RunQuery, RunState, Succeeded, Worker, Write
 from agentq.stores import open_store
-from agentq.stores.sqlite import SQLiteStore, census, claims, connection, desk, producer, schema, sweep, writes
+from agentq.stores.sqlite import (
+    SQLiteStore,
+    census,
+    claims,
+    connection,
+    desk,
+    ordering,
+    producer,
+    schema,
+    sweep,
+    tombstones,
+    writes,
+)
 from agentq.stores.sqlite import store as store_module
 from agentq.stores.sqlite.connection import fault
 from agentq.testing.clock import SimulatedClock
@@ -103,6 +115,24 @@ async def test_an_older_file_is_migrated_and_keeps_its_rows(path, clock, monkeyp
         assert [run.id for run in await store.runs(RunQuery())] == ["run-a"]
     assert rows(path, "select shard from run") == [(None,)]
     assert rows(path, "pragma user_version") == [(len(schema.MIGRATIONS),)]
+
+
+async def test_a_file_of_the_first_version_goes_on_with_its_runs(path, clock, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        db = sqlite3.connect(path, isolation_level=None)
+        schema.migrate(db, str(path))
+        db.execute("insert into lane (id, app, queue, task) values (1, 'app', 'queue', 'task')")
+        db.execute(
+            "insert into run (id, lane, state, ready, rank, since, submitted_at, args_hash, args)"
+            " values ('run-old', 1, 0, 1, 0, 0, 0, 'h', '{}')"
+        )
+        db.close()
+    async with SQLiteStore(path, clock=clock) as store:
+        bench = Bench(store, clock, store)
+        await bench.submit("run-a", "run-b", ordering_key="k")
+        assert [claim.run.id for claim in await bench.claim()] == ["run-old", "run-a"]
+        assert (await bench.run("run-old")).ordering_key is None
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(path, clock, monkeypatch):
@@ -343,8 +373,12 @@ async def test_the_last_step_of_a_burst_is_news_too(bench, path, clock):
         assert await reader.watch("news", tick, 10) != tick
 
 
-ROOMS = {"claims": claims, "writes": writes, "producer": producer, "sweep": sweep, "census": census, "desk": desk}
+ROOMS = {
+    "claims": claims, "writes": writes, "producer": producer, "sweep": sweep, "census": census, "desk": desk,
+    "ordering": ordering, "tombstones": tombstones,
+}  # fmt: skip
 HOT = {
+    "claims._DUE": 2,
     "claims._READY": 3,
     "claims._READY_BELOW": 4,
     "claims._LATE": 1,
@@ -352,9 +386,15 @@ HOT = {
     "writes._APPEND": 16,
     "writes._SUCCEED": 7,
     "desk._SUBTREE": 1,
+    "ordering._LINE_UP": 1,
+    "ordering._HOLDER": 3,
+    "ordering._NEXT": 3,
+    "tombstones._BURY": 2,
+    "tombstones._FALLEN": 2,
     "sweep._OLD": 2,
     "census._HELD": 1,
     "census._LIVE": 1,
+    "census._BEHIND": 1,
     "census._READY": 1,
     "census._DUE": 1,
     "census._EXPIRED": 2,

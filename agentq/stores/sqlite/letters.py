@@ -51,7 +51,8 @@ def find(desk: Desk, query: LetterQuery) -> list[DeadLetter]:
     found: dict[int, tuple[Any, ...]] = {}
     for where, values in [_named(desk, given) for given in query.ids] if query.ids else [("1", ())]:
         if query.queue is not None:
-            where, values = f"{where} and queue = ?", (*values, query.queue)  # noqa: PLW2901
+            queue = "+queue" if query.ids else "queue"  # an id says more than a queue does
+            where, values = f"{where} and {queue} = ?", (*values, query.queue)  # noqa: PLW2901
         sql = f"select {_COLUMNS} from letter where {where} order by n desc limit ?"  # noqa: S608 - constants
         found.update((row[0], row) for row in desk.db.execute(sql, (*values, limit)))
     return [_letter(found[n]) for n in sorted(found, reverse=True)[:limit]]

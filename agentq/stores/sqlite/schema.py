@@ -165,7 +165,7 @@ _SECOND: Final = """
 alter table run add column ordering_key text;
 alter table run add column behind integer not null default 0;
 create index run_holder on run (lane, ordering_key) where ordering_key is not null and behind = 0 and state < 4;
-create index run_behind on run (lane, ordering_key, n, paused) where behind = 1;
+create index run_behind on run (lane, ordering_key, n, paused, behind) where behind = 1;
 
 create table letter (                  -- dead letters
   n integer primary key,
