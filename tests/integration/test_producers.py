@@ -1,5 +1,6 @@
 """Any program can submit: the examples in other languages, against real servers, and what their messages say to us."""
 
+import asyncio
 import http.server
 import importlib.util
 import json
@@ -7,10 +8,11 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ import pytest
 
 from agentq import wire
 from agentq.message import Envelope, keyed_run_id
+from agentq.testing.wait import wait_until_sync
+from tests.helpers import java
 from tests.helpers.servers import unreachable
 
 PRODUCERS = Path(__file__).parents[2] / "examples" / "producers"
@@ -82,6 +86,36 @@ def test_a_shell_script_submits_through_sqs(queue, keys):
     assert (envelope.queue, envelope.args_hash) == ("reports", wire.args_hash(envelope.args))
 
 
+def test_a_worker_runs_what_a_shell_script_submits(elasticmq_url, queue, tmp_path):
+    program("curl")
+    name = queue.rpartition("/")[2].replace("shop-reports", "{app}-{queue}")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "PYTHONPATH": str(PRODUCERS.parents[1]),
+        "AGENTQ_STORE": f"sqlite:///{tmp_path / 'agentq.db'}",
+        "AGENTQ_BROKER": f"sqs://eu-central-1/{name}?endpoint={elasticmq_url}&wait=1",
+    }
+    agentq = [sys.executable, "-m", "agentq"]
+    run(str(PRODUCERS / "sqs.sh"), queue, '{"topic": "k8s"}', "order-1")
+    run_id = keyed_run_id("shop", None, "report", "order-1")
+
+    def result() -> Any:
+        shown = subprocess.run(
+            [*agentq, "runs", "show", run_id, "--json"], capture_output=True, timeout=PATIENCE_S, check=False, env=environment
+        )
+        return shown.returncode == 0 and json.loads(shown.stdout).get("result")
+
+    with subprocess.Popen([*agentq, "worker", "app:aq"], cwd=PRODUCERS, env=environment) as worker:
+        try:
+            wait_until_sync("the report is written", result, timeout_s=PATIENCE_S)
+            assert result() == "What k8s is\nWhat k8s costs"
+        finally:
+            worker.terminate()
+    assert worker.returncode == 0
+
+
 def test_without_a_key_each_message_is_a_run(queue):
     program("curl")
     run(str(PRODUCERS / "sqs.sh"), queue, '{"topic": "k8s"}')
@@ -101,6 +135,41 @@ def test_a_few_lines_of_javascript_submit_through_sqs(queue):
     assert arguments == {"topic": "Käse & Brot"}
     assert (envelope.tenant, envelope.tags) == ("acme", {"from": "node"})
     assert 0 < envelope.due_at - time.time() <= 60
+
+
+@pytest.fixture
+async def topic(kafka_address: str) -> AsyncIterator[str]:
+    admin = pytest.importorskip("aiokafka.admin")
+    name = f"shop.reports-{secrets.token_hex(4)}"
+    client = admin.AIOKafkaAdminClient(bootstrap_servers=kafka_address)
+    await client.start()
+    try:
+        await client.create_topics([admin.NewTopic(name, 1, 1)])
+        yield name
+        await client.delete_topics([name])
+    finally:
+        await client.close()
+
+
+async def test_a_few_lines_of_java_submit_through_kafka(kafka_address, topic):
+    aiokafka = pytest.importorskip("aiokafka")
+    java_program = java.program("the Java producer")
+    if "jdk.compiler" not in run(java_program, "--list-modules"):
+        unreachable("the Java producer", "this Java cannot run source code; install a JDK")
+    words = (kafka_address, topic, '{"topic": "Käse"}', "acme")
+    said = await asyncio.to_thread(
+        run, java_program, "-Dfile.encoding=UTF-8", "-cp", java.class_path("kafka"), str(PRODUCERS / "Submit.java"), *words
+    )
+    assert said.split() == [topic, "0", "0"]
+    consumer = aiokafka.AIOKafkaConsumer(topic, bootstrap_servers=kafka_address, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        record = await asyncio.wait_for(consumer.getone(), PATIENCE_S)
+    finally:
+        await consumer.stop()
+    envelope, arguments = arrived(record.value, {name: value.decode() for name, value in record.headers})
+    assert arguments == {"topic": "Käse"}
+    assert (envelope.tenant, envelope.priority, record.key) == ("acme", 5, b"acme")
 
 
 @contextmanager
