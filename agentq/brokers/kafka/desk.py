@@ -15,9 +15,11 @@ from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
     KafkaError,
+    LeaderNotAvailableError,
     NoError,
     NotControllerError,
     NotCoordinatorForGroupError,
+    NotLeaderForPartitionError,
     for_code,
 )
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest
@@ -36,7 +38,14 @@ from agentq.errors import BrokerError, BrokerUnavailable
 ANSWER_S: Final = 5.0
 """For a question and all that it needs: who asks waits."""
 _AGAIN_S: Final = 0.1
-_SOON: Final = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError, NotControllerError)
+_SOON: Final = (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    LeaderNotAvailableError,
+    NotControllerError,
+    NotCoordinatorForGroupError,
+    NotLeaderForPartitionError,
+)
 """What passes by itself in a moment."""
 _EARLIEST: Final = -2
 _LATEST: Final = -1
@@ -91,17 +100,7 @@ class Desk:
 
     async def topics(self, names: Iterable[str]) -> dict[str, Topic]:
         """Every topic asked for, those that do not exist with an error. Creates none."""
-        wanted = sorted(set(names))
-
-        async def question(client: Any) -> dict[str, Topic]:
-            try:
-                answer = await client.send(_any(client), TopicsRequest(wanted))
-            except NotImplementedError:  # before 2.8
-                answer = await client.send(_any(client), MetadataRequest(wanted))
-                return {topic.name: topic for topic in (_unidentified(row, answer.cluster_id) for row in answer.topics)}
-            return {topic.name: topic for topic in map(_identified, answer.topics)}
-
-        return await self._ask("topics", question)
+        return await self._ask("topics", lambda client: _topics(client, names))
 
     async def brokers(self) -> int:
         """How many there are."""
@@ -113,9 +112,10 @@ class Desk:
 
     async def bounds(self, topics: Iterable[Topic], *, committed: bool = False) -> dict[Place, tuple[int, int]]:
         """Offset of the first message and of the next one, by partition; with ``committed``, ahead of open transactions."""
-        places = {(topic.name, number): leader for topic in topics for number, leader in topic.leaders.items()}
+        names = [topic.name for topic in topics]
 
         async def question(client: Any) -> dict[Place, tuple[int, int]]:
+            places = await _leaders(client, names)
             begins = await _offsets(client, places, _EARLIEST, 0)
             ends = await _offsets(client, places, _LATEST, int(committed))
             return {place: (begins[place], ends[place]) for place in places}
@@ -170,9 +170,10 @@ class Desk:
 
         async def question(client: Any) -> dict[int, float]:
             found: dict[int, float] = {}
+            leaders = await _leaders(client, [topic.name])
             for number, offset in offsets.items():
                 request = FetchRequest(0, 0, 1, 0, [(topic.name, [(number, offset, 1)])])
-                answer = await client.send(topic.leaders[number], request)
+                answer = await client.send(leaders[topic.name, number], request)
                 for _, rows in answer.topics:
                     for _, code, *_, batch in rows:
                         if code == 0 and batch and len(batch) >= _BATCH_TIME.stop:
@@ -265,6 +266,29 @@ def _any(client: Any) -> int:
     return int(node)
 
 
+async def _topics(client: Any, names: Iterable[str]) -> dict[str, Topic]:
+    wanted = sorted(set(names))
+    try:
+        answer = await client.send(_any(client), TopicsRequest(wanted))
+    except NotImplementedError:  # before 2.8
+        answer = await client.send(_any(client), MetadataRequest(wanted))
+        return {topic.name: topic for topic in (_unidentified(row, answer.cluster_id) for row in answer.topics)}
+    return {topic.name: topic for topic in map(_identified, answer.topics)}
+
+
+async def _leaders(client: Any, names: Iterable[str]) -> dict[Place, int]:
+    """Who leads each partition now."""
+    found = {}
+    for topic in (await _topics(client, names)).values():
+        if topic.error is not None:
+            raise topic.error(topic.name)
+        for number, leader in topic.leaders.items():
+            if leader < 0:
+                raise LeaderNotAvailableError(f"{topic.name}/{number}")
+            found[topic.name, number] = leader
+    return found
+
+
 async def _coordinator(client: Any, group: str) -> int:
     answer = await client.send(_any(client), FindCoordinatorRequest(group, 0))
     _check(answer.error_code)
@@ -274,8 +298,6 @@ async def _coordinator(client: Any, group: str) -> int:
 async def _offsets(client: Any, places: Mapping[Place, int], time: int, isolation: int) -> dict[Place, int]:
     by_leader: defaultdict[int, defaultdict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
     for (topic, number), leader in places.items():
-        if leader < 0:
-            raise BrokerUnavailable(f"{topic}/{number} has no leader for now")
         by_leader[leader][topic].append((number, time))
     found = {}
     for leader, asked in by_leader.items():
