@@ -13,6 +13,7 @@ from agentq.codec import MAX_PAYLOAD_BYTES
 from agentq.errors import InvalidArgument
 from agentq.message import WIRE_VERSION, Envelope, keyed_run_id
 from agentq.message.wire import broker_run_id
+from agentq.wire.arguments import check
 from agentq.wire.canonical import args_hash
 from agentq.wire.fields import FIELDS
 from agentq.wire.kinds import END_OF_TIME, Whole, misfit
@@ -21,7 +22,6 @@ from agentq.wire.parcel import Parcel
 _CLOCKS_APART_S: Final = 60.0
 """A producer's clock that differs more than this from the broker's is not believed: its runs would jump the queue."""
 _NOT_JSON: Final = "send one JSON object in UTF-8 without a byte order mark; `agentq schema --example` prints one"
-_NOT_AN_OBJECT: Final = 'give a JSON object, parameter name to value: {"topic": "k8s"}'
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -177,23 +177,15 @@ def _arguments(parsed: _Body, fields: dict[str, Any]) -> tuple[bytes, Parcel | N
     if args == b"null":
         args = b"{}"
     if "args_hash" in fields:
-        _object_in(args)
+        check(args)
     else:
         fields["args_hash"] = _hash_of(args)
     return args, None
 
 
 def _hash_of(args: bytes) -> str:
-    _object_in(args)
+    check(args)
     return args_hash(args)
-
-
-def _object_in(args: bytes) -> None:
-    """See to it that every reader after this one can read them."""
-    try:
-        _ARGS.decode(args)
-    except (ValueError, RecursionError) as error:
-        raise misfit("args", args, f"{_NOT_AN_OBJECT} ({error})") from None
 
 
 def _traceparent(given: Any) -> str | None:
@@ -204,4 +196,3 @@ def _traceparent(given: Any) -> str | None:
 _KINDS = tuple((name, field.kind) for name, field in FIELDS.items())
 _VERSION = Whole(1, 2**31)
 _DECODER = msgspec.json.Decoder(_Body)
-_ARGS = msgspec.json.Decoder(dict[str, Any])

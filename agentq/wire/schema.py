@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from agentq.message import WIRE_VERSION
+from agentq.wire.arguments import MAX_DEPTH
 from agentq.wire.fields import FIELDS
 
 _TITLE = "AgentQ envelope"
@@ -33,7 +34,7 @@ def schema() -> dict[str, Any]:
         if name == "queue":
             properties["args"] = {
                 "type": ["object", "null"],
-                "description": "The task's arguments, parameter name to value. Default: {}.",
+                "description": f"The task's arguments, name to value, {MAX_DEPTH} levels deep at most. Default: {{}}.",
                 "examples": [{"topic": "k8s"}],
             }
     properties["traceparent"] = {

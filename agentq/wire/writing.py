@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agentq.message import Envelope
+from agentq.wire.arguments import check, may_be_deep
 from agentq.wire.fields import FIELDS
 from agentq.wire.parcel import Parcel
 
@@ -65,6 +66,8 @@ def write(envelope: Envelope, *, parcel: Parcel | None = None) -> bytes:
         value = getattr(body, name)
         if value is not None and (value or name != "args_hash"):
             kind.check(name, value)
+    if may_be_deep(envelope.args):
+        check(envelope.args)
     return _ENCODER.encode(body)
 
 

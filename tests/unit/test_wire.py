@@ -232,6 +232,28 @@ def test_numbers_that_are_out_of_range_in_arguments_are_refused_there():
     assert refusal(b'{"task":"t","args":{"a":1e400}}').startswith("args: b'{\"a\":1e400}' does not fit; ")
 
 
+def nested(depth: int) -> bytes:
+    return b'{"a":' + b"[" * (depth - 1) + b"]" * (depth - 1) + b"}"
+
+
+def test_arguments_may_be_nested_as_deep_as_every_reader_can_follow():
+    assert read(b'{"task":"t","args":' + nested(200) + b"}").args == nested(200)
+    assert "nest it at most 200 levels deep" in refusal(b'{"task":"t","args":' + nested(201) + b"}")
+    assert read({"task": "t", "args": {"a": [[]] * 300, "b": "[{" * 300}}).args
+    assert wire.write(envelope(args=nested(200)))
+    with pytest.raises(InvalidArgument, match="nest it at most 200 levels deep"):
+        wire.write(envelope(args=nested(201)))
+
+
+@pytest.mark.parametrize("depth", [500, 900, *range(940, 1010)])
+def test_near_the_end_of_the_stack_too_they_are_refused(depth):
+    assert refusal(b'{"task":"t","args":' + nested(depth) + b"}")
+    assert refusal(b'{"task":"t","priority":' + nested(depth) + b"}")
+    came = arrived({"task": "t", "parcel": msgspec.structs.asdict(wire.parcel_of(nested(depth), "store"))})
+    with pytest.raises(wire.Unreadable):
+        wire.filled(came, nested(depth))
+
+
 def test_a_hostile_attribute_is_a_refusal_too():
     assert refusal({"task": "t"}, attributes={"tenant": "\ud800"}).endswith("half of a surrogate pair is none")
     assert refusal({"task": "t"}, attributes={"tenant": "a\0"}).endswith("give a string without control characters")
