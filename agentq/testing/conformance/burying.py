@@ -95,6 +95,8 @@ async def a_child_leaves_no_tombstone_and_heeds_none(bench: Bench) -> None:
     await bench.commit(parent, children=(bench.envelope("run-c"), bench.envelope("run-x")), waits=(child("run-x"),))
     kids = await bench.claim()
     assert {claim.run.id for claim in kids} == {"run-c", "run-x"}
+    [answer] = await bench.submit("run-x")
+    assert (answer.created, answer.args, answer.state) == (False, b'{"n":1}', RunState.RUNNING)
     for claim in (*kids, parent):
         await bench.succeed(claim)
     bench.clock.advance(10)
