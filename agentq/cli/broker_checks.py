@@ -52,10 +52,11 @@ async def _of(url: str, app: str, queues: Sequence[str], *, fix: bool) -> list[F
 def _finding(one: Found, *, fix: bool) -> Finding:
     what, text = safe(one.what), safe(one.text)
     if one.fixed:
-        return Finding(Level.GOOD, what, f"mended: {text}")
+        return Finding(Level.GOOD, what, f"--fix: {text}")
     if one.ok:
         return Finding(Level.GOOD, what, text)
-    return Finding(Level.BROKEN, what, text, "" if fix else "agentq doctor --fix creates and mends what it can")
+    told = fix or "--fix" in text
+    return Finding(Level.BROKEN, what, text, "" if told else "agentq doctor --fix creates and mends what it can")
 
 
 async def policy(url: str, app: str, queues: Sequence[str]) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def drop(*, letters: tuple[str, ...], every: bool, queue: str | None, yes: bool,
 
 def _confirm(found: list[DeadLetter], *, every: bool) -> None:
     """Ask on a terminal; elsewhere only what was named one by one goes unasked."""
-    if not sys.stdin.isatty():
+    if not _on_terminal():
         if every:
             raise Problem(
                 f"{count(len(found), 'dead letter')} would be dropped for good", hint="--yes says that it is meant", code=2
@@ -193,6 +193,10 @@ def _confirm(found: list[DeadLetter], *, every: bool) -> None:
     if len(found) > 5:  # noqa: PLR2004 - as many as are shown above
         click.echo(f"… and {len(found) - 5:,} more", err=True)
     click.confirm(f"drop {count(len(found), 'dead letter')} for good?", abort=True, err=True)
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 dead.add_command(replay)
