@@ -6,6 +6,9 @@ import pytest
 
 from agentq.cli import processes
 from agentq.cli.processes import Child, Family
+from agentq.cli.reading import given_urls
+from agentq.cli.worker import worker
+from agentq.settings import WorkerSettings
 from agentq.telemetry import add_sink, remove_sink
 from agentq.telemetry.merge import merged
 from agentq.telemetry.metrics import MetricsSink
@@ -108,3 +111,25 @@ def test_metrics_of_several_processes_are_told_apart_and_shared_ones_are_there_o
     assert 'agentq_steps_total{outcome="done",process="1",task="t"} 1.0' in lines
     assert lines.count('agentq_queue_backlog{queue="q"} 5.0') == 1
     assert sum(line.startswith("# TYPE agentq_worker_slots ") for line in lines) == 1
+
+
+def test_urls_reach_the_processes_by_their_environment_and_by_no_command_line(monkeypatch):
+    made = []
+
+    class Seen(Family):
+        def look(self):
+            made.append(self)
+            return False
+
+    monkeypatch.setattr(processes, "Family", Seen)
+    urls = given_urls("postgresql://u:hush@db/x", "kafka://u:hush@broker:9092")
+    assert processes.supervise("hello:aq", WorkerSettings(processes=2), urls, words=["--pool", "a"]) == 0
+    assert "hush" not in " ".join(made[0].command)
+    assert {name: made[0].environ[name] for name in urls} == urls
+    context = worker.make_context("worker", ["hello:aq"], resilient_parsing=True)
+    assert context.params["store_url"] is None
+    monkeypatch.setenv("_AGENTQ_STORE", urls["_AGENTQ_STORE"])
+    monkeypatch.setenv("_AGENTQ_BROKER", urls["_AGENTQ_BROKER"])
+    context = worker.make_context("worker", ["hello:aq"])
+    assert context.params["store_url"] == "postgresql://u:hush@db/x"
+    assert context.params["broker_url"] == "kafka://u:hush@broker:9092"
