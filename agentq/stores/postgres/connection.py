@@ -11,7 +11,7 @@ import asyncpg
 from agentq.errors import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agentq.clock import Clock
     from agentq.stores.postgres.address import Address
@@ -38,10 +38,15 @@ SETTINGS: Final = {
     "lock_timeout": "5s",
 }
 
-_BEGIN: Final = "begin isolation level read committed"
-_BEGIN_POOLED: Final = "; ".join(
-    [_BEGIN, *(f"set local {name} = '{value}'" for name, value in SETTINGS.items() if not name.startswith("default_"))]
+LOCAL_SETTINGS: Final = "; ".join(
+    f"set local {name} = '{value}'" for name, value in SETTINGS.items() if not name.startswith("default_")
 )
+"""The same for a transaction alone, where a session is not ours to set."""
+GUEST_SETTINGS: Final = {name: SETTINGS[name] for name in ("idle_in_transaction_session_timeout",)}
+"""Of connections that are lent to users' code, whose statements are to be planned as everywhere."""
+
+_BEGIN: Final = "begin isolation level read committed"
+_BEGIN_POOLED: Final = f"{_BEGIN}; {LOCAL_SETTINGS}"
 
 _GONE: Final = (
     asyncpg.InterfaceError,
@@ -98,14 +103,14 @@ def broken(error: BaseException) -> bool:
     return isinstance(error, _GONE) or not isinstance(error, asyncpg.PostgresError)
 
 
-async def connect(address: Address) -> asyncpg.Connection[asyncpg.Record]:
-    """Open a connection that belongs to the running event loop.
+async def connect(address: Address, settings: Mapping[str, str] = SETTINGS) -> asyncpg.Connection[asyncpg.Record]:
+    """Open a connection that belongs to the running event loop, with these settings of its session.
 
     Raises:
         StoreUnavailable: the server cannot be reached now.
         StoreError: it refuses us.
     """
-    options: dict[str, Any] = {"server_settings": {"application_name": "agentq", **SETTINGS}}
+    options: dict[str, Any] = {"server_settings": {"application_name": "agentq", **settings}}
     if not address.notify:
         # A pooler knows none of these, and the next statement may go to another server process.
         options = {"statement_cache_size": 0, "server_settings": {"application_name": "agentq"}}

@@ -86,6 +86,11 @@ async def advance(db: Db, found: Sequence[int]) -> bool:
             return moved
 
 
+async def vacate(db: Db, found: Sequence[int]) -> None:
+    """Leave it to the next claim who is in front: a transaction of a stricter isolation cannot see that now."""
+    await db.fetch("insert into ~.vacant (line) select * from unnest($1::bigint[])", found)
+
+
 async def hand_over(desk: Desk) -> int:
     """Give vacant lines their next front; answer how many lines are left because somebody holds them."""
     db = desk.db

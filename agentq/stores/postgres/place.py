@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agentq.stores.postgres.connection import GUEST_SETTINGS
 from agentq.stores.postgres.pool import Pool
 from agentq.stores.postgres.writer import Writer
 
@@ -28,6 +29,8 @@ class Place:
         """``left`` is called when this place has closed."""
         self.loop = asyncio.get_running_loop()
         self.pool = Pool(address, clock, address.pool)
+        self.guests = Pool(address, clock, address.pool, GUEST_SETTINGS)
+        """Connections that are lent to steps' bodies: they must not keep verbs waiting."""
         self.writer = Writer(address, clock, lanes, rung)
         self._left = left
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -69,4 +72,5 @@ class Place:
             await asyncio.wait(list(self._tasks))
         await self.writer.close()
         await self.pool.close()
+        await self.guests.close()
         self._left()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import asyncpg
 
 from agentq.errors import NotOpen, StoreUnavailable
-from agentq.stores.postgres.connection import ANSWER_S, CONTENTION, DRIVER, Db, Names, broken, connect, fault, give_up
+from agentq.stores.postgres.connection import ANSWER_S, CONTENTION, DRIVER, SETTINGS, Db, Names, broken, connect, fault, give_up
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from agentq.clock import Clock
     from agentq.stores.postgres.address import Address
@@ -26,9 +26,10 @@ TRIES: Final = 6
 class Pool:
     """Up to ``limit`` connections, opened when needed. Everything here belongs to the loop that made it."""
 
-    def __init__(self, address: Address, clock: Clock | None, limit: int) -> None:
-        """Nothing is opened yet."""
+    def __init__(self, address: Address, clock: Clock | None, limit: int, settings: Mapping[str, str] = SETTINGS) -> None:
+        """Nothing is opened yet; ``settings`` are those of the sessions."""
         self.address = address
+        self._settings = settings
         self._clock = clock
         self._names = Names(address.schema)
         self._free: list[asyncpg.Connection[asyncpg.Record]] = []
@@ -71,6 +72,28 @@ class Pool:
                 raise
             self._free.append(db.connection)
 
+    @contextlib.asynccontextmanager
+    async def lend(self) -> AsyncIterator[Db]:
+        """A connection for code that is not ours, for as long as it likes. What it leaves open is rolled back."""
+        async with self._turns:
+            db = await self._take()
+            try:
+                yield db
+            finally:
+                await asyncio.shield(self._take_back(db.connection))
+
+    async def _take_back(self, lent: asyncpg.Connection[asyncpg.Record]) -> None:
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await lent.reset()  # rolls back, and forgets what the session was told
+        except DRIVER:
+            await give_up(lent)
+        else:
+            if self._closed:
+                await shut(lent)
+            else:
+                self._free.append(lent)
+
     async def again(self, work: Callable[[Db], Awaitable[T]], *, alone: bool = False, answer_s: float | None = None) -> T:
         """Do ``work`` in a transaction (``alone``: its statements are each their own), once more when it lost to another."""
         for _ in range(TRIES):
@@ -87,10 +110,10 @@ class Pool:
         if self._closed:
             raise NotOpen(f"the store {self.address.where} is closed")
         while self._free:
-            connection = self._free.pop()
-            if not connection.is_closed():
-                return Db(connection, self._names, self._clock, self.address.where)
-        return Db(await connect(self.address), self._names, self._clock, self.address.where)
+            idle = self._free.pop()
+            if not idle.is_closed():
+                return Db(idle, self._names, self._clock, self.address.where)
+        return Db(await connect(self.address, self._settings), self._names, self._clock, self.address.where)
 
     async def _drop(self, db: Db, error: BaseException) -> None:
         """Make the connection usable again after ``error``, or give it up; raise what ``error`` means."""
@@ -102,15 +125,15 @@ class Pool:
         if foreign:
             raise fault(error, self.address.where) from error
 
-    async def _roll_back(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _roll_back(self, held: asyncpg.Connection[asyncpg.Record]) -> None:
         try:
-            if connection.is_in_transaction():
+            if held.is_in_transaction():
                 async with asyncio.timeout(ANSWER_S):
-                    await connection.execute("rollback")
+                    await held.execute("rollback")
         except DRIVER:
-            await give_up(connection)
+            await give_up(held)
         else:
-            self._free.append(connection)
+            self._free.append(held)
 
     async def close(self) -> None:
         """Close what is idle; what is at work closes with its work."""

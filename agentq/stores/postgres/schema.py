@@ -278,8 +278,8 @@ _LOCK: Final = 0x61677471
 """First half of the advisory lock, ``agtq``; the other half is a hash of the schema's name."""
 
 
-async def migrate(pool: Pool) -> None:
-    """Bring the schema to the newest version, in one transaction that no other process shares.
+async def migrate(pool: Pool) -> str:
+    """Bring the schema to the newest version, in one transaction that no other process shares; answer its identity.
 
     A schema that is newer than this code is taken as it is, where its newer steps say that older code still fits: so two
     versions run side by side during a rollout.
@@ -289,28 +289,34 @@ async def migrate(pool: Pool) -> None:
         StoreError: the schema belongs to another program, or the database is not in UTF-8.
     """
     async with pool.transaction() as db:
-        if await _version(db) >= len(MIGRATIONS):
-            return
-    async with pool.transaction(PATIENT_S) as db:
-        name = db.names.schema
-        await db.connection.execute("set local lock_timeout = 0")
-        await db.value("select pg_advisory_xact_lock($1, hashtext($2))", _LOCK, name)
-        # Another process may have migrated while we waited for the lock.
-        version = await _version(db)
-        if version >= len(MIGRATIONS):
-            return
-        if version == 0:
-            if not await db.value("select 1 from pg_namespace where nspname = $1", name):
-                await db.connection.execute(f'create schema "{name}"')
-            await db.connection.execute(db.names.text("create table ~.meta (key text primary key, value text not null)"))
-        for step in MIGRATIONS[version:]:
-            await db.connection.execute(db.names.text(step))
-        for key, value in (("version", len(MIGRATIONS)), ("oldest", OLDEST)):
-            await db.fetch(
-                "insert into ~.meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value",
-                key,
-                str(value),
-            )
+        older = await _version(db) < len(MIGRATIONS)
+    if older:
+        async with pool.transaction(PATIENT_S) as db:
+            await _migrate(db)
+    async with pool.transaction() as db:
+        return str(await db.value("select value from ~.meta where key = 'identity'"))
+
+
+async def _migrate(db: Db) -> None:
+    name = db.names.schema
+    await db.connection.execute("set local lock_timeout = 0")
+    await db.value("select pg_advisory_xact_lock($1, hashtext($2))", _LOCK, name)
+    # Another process may have migrated while we waited for the lock.
+    version = await _version(db)
+    if version >= len(MIGRATIONS):
+        return
+    if version == 0:
+        if not await db.value("select 1 from pg_namespace where nspname = $1", name):
+            await db.connection.execute(f'create schema "{name}"')
+        await db.connection.execute(db.names.text("create table ~.meta (key text primary key, value text not null)"))
+    for step in MIGRATIONS[version:]:
+        await db.connection.execute(db.names.text(step))
+    for key, value in (("version", len(MIGRATIONS)), ("oldest", OLDEST)):
+        await db.fetch(
+            "insert into ~.meta (key, value) values ($1, $2) on conflict (key) do update set value = excluded.value",
+            key,
+            str(value),
+        )
 
 
 async def _version(db: Db) -> int:

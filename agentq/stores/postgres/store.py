@@ -15,21 +15,21 @@ from agentq.stores.postgres import census as counting
 from agentq.stores.postgres import submit as submitting
 from agentq.stores.postgres.address import address
 from agentq.stores.postgres.bell import Bell
-from agentq.stores.postgres.connection import CONNECT_S, DRIVER, PATIENT_S, Db, Names, fault
+from agentq.stores.postgres.connection import CONNECT_S, PATIENT_S, Db, Names
 from agentq.stores.postgres.desk import Desk, News
+from agentq.stores.postgres.guest import guest, visit
 from agentq.stores.postgres.place import Place
 from agentq.stores.postgres.pool import Pool
 from agentq.stores.postgres.rows import Lanes
 from agentq.stores.postgres.schema import migrate
+from agentq.stores.postgres.shared import share
 from agentq.stores.postgres.submit import ATOMIC_SUBMIT
 from agentq.stores.postgres.unheard import Unheard
 from agentq.stores.ticks import Ticks
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from types import TracebackType
-
-    import asyncpg
 
     from agentq.clock import Clock
     from agentq.message import (
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         Wait,
         Worker,
     )
+    from agentq.stores.transactional import StepTransaction
 
 T = TypeVar("T")
 
@@ -84,6 +85,7 @@ class PostgresStore:
         self._places: dict[asyncio.AbstractEventLoop, Place] = {}
         self._names = Names(self._address.schema)
         self._unheard: dict[str, Unheard] = {}
+        self._identity = ""
         self._open = False
         self._bell: Bell | None = None
 
@@ -103,7 +105,7 @@ class PostgresStore:
             raise NotOpen(f"the store {self.where} is open already; make another PostgresStore for another user of it")
         pool = Pool(self._address, self._clock, 1)
         try:
-            await migrate(pool)
+            self._identity = await migrate(pool)
         finally:
             await pool.close()
         self._bell = Bell(self._address, self._ticks)
@@ -191,27 +193,27 @@ class PostgresStore:
         if unknown:
             await place.pool.again(lambda db: self._lanes.make(db, unknown), alone=True)
 
-    async def submit_on(self, connection: asyncpg.Connection[asyncpg.Record], envelopes: Sequence[Envelope]) -> list[Submitted]:
-        """Submit on a connection of the caller's, inside its transaction: the runs are there when that commits, or never.
+    async def submit_on(self, connection: object, envelopes: Sequence[Envelope]) -> list[Submitted]:
+        """See `Transactional.submit_on`.
 
         Idle workers hear of it at the commit. Lanes are made on a connection of our own; they outlive a rollback, unseen.
-
-        Raises:
-            StoreError, StoreUnavailable: in place of the driver's errors; the caller's transaction can go on.
         """
         if not envelopes:
             return []
+        db = guest(connection, self._names, self._clock, self.where)
         place = await self._here()
         await place.do(self._know_lanes(place, envelopes))
-        db = Db(connection, self._names, self._clock, self.where)
-        try:
-            async with connection.transaction():
-                answers = await submitting.submit(db, self._lanes, envelopes)
-                if self._address.notify:
-                    await db.value("select pg_notify($1, 'nw')", self._address.channel)
-        except DRIVER as error:
-            raise fault(error, self.where) from error
+        async with visit(db, self._identity) as current:
+            answers = await submitting.submit(db, self._lanes, envelopes, current=current)
+            if self._address.notify:
+                await db.value("select pg_notify($1::text, 'nw')", self._address.channel)
         return answers
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, ref: ClaimRef) -> AsyncIterator[StepTransaction]:
+        """See `Transactional.transaction`."""
+        async with share(await self._here(), ref, self._lanes, self._rung) as shared:
+            yield shared
 
     async def admit(self, admission: Admission) -> list[Submitted]:
         """See `IntakeStore.admit`."""

@@ -77,12 +77,14 @@ class Created:
     """Those that were cancelled before they came."""
 
 
-async def submit(db: Db, lanes: Lanes, envelopes: Sequence[Envelope]) -> list[Submitted]:
-    """See `ProducerStore.submit`; ``db`` is in a transaction."""
-    return await answers(db, envelopes, await insert(db, lanes, envelopes))
+async def submit(db: Db, lanes: Lanes, envelopes: Sequence[Envelope], *, current: bool = True) -> list[Submitted]:
+    """See `ProducerStore.submit`; ``db`` is in a transaction. ``current``: its statements see what is committed meanwhile."""
+    return await answers(db, envelopes, await insert(db, lanes, envelopes, current=current))
 
 
-async def insert(db: Db, lanes: Lanes, envelopes: Sequence[Envelope], *, parents: Sequence[tuple[str, str]] = ()) -> Created:
+async def insert(
+    db: Db, lanes: Lanes, envelopes: Sequence[Envelope], *, parents: Sequence[tuple[str, str]] = (), current: bool = True
+) -> Created:
     """Insert those that do not exist. ``parents``: (parent id, root id) by position.
 
     Where some have an ordering key their lines stay locked until the transaction ends. Whoever holds rows already must have
@@ -104,7 +106,7 @@ async def insert(db: Db, lanes: Lanes, envelopes: Sequence[Envelope], *, parents
     if fresh:
         await keep_blobs(db, fresh, {(created[run_id], shas[run_id]) for run_id in large.keys() & created.keys()})
     if found:
-        await lines.advance(db, found)
+        await (lines.advance if current else lines.vacate)(db, found)
     return Created(created, frozenset(dead or ()))
 
 
