@@ -1,6 +1,9 @@
 """SIGKILLs real worker processes at random while they work, starts them again, and tallies every run and step.
 
 ``python tests/chaos/kill_workers.py --runs 2000 --steps 10 --slots 8 --workers 2 --kill-every 1``
+
+Through a broker into PostgreSQL, both servers the storm's own, and each stopped twice for ten seconds:
+``python tests/chaos/kill_workers.py --broker sqs --step-ms 60 --lease 3 --outages 2`` (or ``--broker kafka``).
 """
 
 from __future__ import annotations
@@ -14,18 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
+from agentq.brokers import open_broker
 from agentq.errors import StoreUnavailable
-from agentq.message import RunQuery
+from agentq.message import FINAL, RunQuery
 from agentq.stores import open_store
 from agentq.stores.base import Store
-from tests.chaos import tally, tasks
+from tests.chaos import outages, tally, tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +48,12 @@ class Storm:
     seed: int | None = None
     store: str | None = None
     """Url of an empty store; None is a SQLite file in the storm's folder."""
+    broker: str | None = None
+    """Url of a broker with nothing in it; None is none."""
+    servers: tuple[outages.Server, ...] = ()
+    """Taken away while the storm blows, each ``outages`` times for ``down_s`` seconds."""
+    outages: int = 2
+    down_s: float = 10.0
     lease_s: float = 30.0
     """Without the file locks of one machine a dead worker is noticed only so late."""
 
@@ -63,6 +74,7 @@ class Crew:
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("AGENTQ_")},
             "AGENTQ_STORE": self.storm.store or f"sqlite:///{self.folder}/chaos.db",
+            **({"AGENTQ_BROKER": self.storm.broker} if self.storm.broker else {}),
             "AGENTQ_LEASE": f"{self.storm.lease_s}",
             "AGENTQ_FENCE": f"{self.storm.lease_s * 2 / 3}",
             "AGENTQ_HEARTBEAT": f"{self.storm.lease_s / 6}",
@@ -116,33 +128,44 @@ async def strike(storm: Storm, folder: Path) -> tally.Tally:
     crew = Crew(storm, folder)
     url = crew.environment["AGENTQ_STORE"]
     begin = time.monotonic()
-    async with tasks.aq.using(store=url):
+    async with tasks.aq.using(store=url, broker=storm.broker):
         handles = await tasks.aq.enqueue_many([tasks.chain.bind(number, storm.steps) for number in range(storm.runs)])
     results = {handle.id: tasks.expected(number, storm.steps) for number, handle in enumerate(handles)}
+    outage = asyncio.create_task(
+        outages.strike([*storm.servers], times=storm.outages, first_s=5.0, down_s=storm.down_s, between_s=5.0)
+    )
     async with open_store(url) as store:
         try:
             while time.monotonic() - begin < storm.limit_s:
                 crew.fill_up()
                 await asyncio.sleep(storm.kill_every_s * dice.uniform(0.5, 1.5))
-                if await _all_final(store):
+                if outage.done() and await _all_final(store, storm.runs):
                     break
                 crew.kill(dice.choice(crew.processes))
         finally:
+            await asyncio.gather(outage, return_exceptions=True)
             await asyncio.to_thread(crew.end)
         verdict = tally.Tally(runs=storm.runs, steps=storm.steps, kills=crew.kills, slots=storm.slots)
         verdict.took_s = time.monotonic() - begin
+        verdict.outages = await outage
         verdict.violations += crew.odd_exits
         runs = {run.id: run for run in await store.runs(RunQuery(limit=2 * storm.runs))}
         journals = {run_id: await store.journal(run_id) for run_id in results}
     return tally.judge(verdict, tally.read_log(folder / "bodies.log"), runs, journals, results)
 
 
-async def _all_final(store: Store) -> bool:
+async def _all_final(store: Store, count: int) -> bool:
     try:
-        queues = (await store.census()).queues
+        return len(await store.runs(RunQuery(states=tuple(FINAL), limit=count))) >= count
     except StoreUnavailable:
         return False
-    return not any(each.runnable + each.delayed + each.running + each.waiting + each.parked for each in queues)
+
+
+async def _prepare(broker: str) -> None:
+    """Make the queue or topic; a log counts no servers in the first seconds after its start."""
+    async with open_broker(broker, app=tasks.aq.name) as opened:
+        for finding in await opened.inspect(tasks.aq.queues, fix=True):
+            print(f"{finding.what}: {finding.text}")
 
 
 def main() -> int:
@@ -158,8 +181,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="makes the pauses and the choice of victims repeatable")
     parser.add_argument("--store", metavar="URL", help="an empty store (default: a SQLite file)")
     parser.add_argument("--lease", type=float, default=Storm().lease_s, metavar="SECONDS", dest="lease_s")
+    parser.add_argument("--broker", choices=list(outages.BROKERS), help="in front of a PostgreSQL, both the storm's own")
+    parser.add_argument("--outages", type=int, default=Storm().outages, help="of broker and database each")
+    parser.add_argument("--down", type=float, default=Storm().down_s, metavar="SECONDS", dest="down_s")
     storm = Storm(**vars(parser.parse_args()))
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, ExitStack() as stack:
+        if storm.broker:
+            broker = stack.enter_context(outages.BROKERS[storm.broker]())
+            database = stack.enter_context(outages.postgres())
+            asyncio.run(_prepare(broker.url))
+            storm = replace(storm, broker=broker.url, store=database.url, servers=(broker, database))
         verdict = asyncio.run(strike(storm, Path(folder)))
     print(verdict)
     return 1 if verdict.violations else 0

@@ -40,6 +40,7 @@ class Tally:
     wrong_results: int = 0
     taken_over: int = 0
     took_s: float = 0.0
+    outages: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     @property
@@ -73,6 +74,7 @@ class Tally:
             "journals with gaps": self.gaps,
             "wrong results": self.wrong_results,
             "steps executed again": f"{self.reexecuted} (at most {self.bound} = kills x slots)",
+            "servers taken away": "; ".join(self.outages) or "none",
             "seconds": f"{self.took_s:.1f}",
             "violations": "; ".join(self.violations) or "none",
         }
@@ -107,6 +109,8 @@ def count_run(tally: Tally, run: Run | None, journal: Sequence[Entry], result: s
     """One run as the store holds it, against the ``result`` it must have."""
     if run is None or run.state is not RunState.SUCCEEDED or run.result is None:
         tally.lost += 1
+        why = "there is no row" if run is None else f"{run.id} is {run.state}: {run.failure.type if run.failure else '?'}"
+        tally.violations.append(why)
         return
     tally.taken_over += run.takeovers > 0
     tally.wrong_results += msgspec.json.decode(run.result) != result

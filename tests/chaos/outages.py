@@ -1,0 +1,59 @@
+"""The servers under fire: a broker and a PostgreSQL of the storm's own, each stopped for a while and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tests.helpers import elasticmq, kafka, postgres_server
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One that can be taken away."""
+
+    name: str
+    url: str
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[Server]:
+    """A database with its syncs on."""
+    with postgres_server.own() as server:
+        yield Server("PostgreSQL", server.url, server.stop, server.start)
+
+
+@contextlib.contextmanager
+def sqs() -> Iterator[Server]:
+    """An ElasticMQ that keeps its messages on disk."""
+    with elasticmq.own(durable=True) as process:
+        url = f"sqs://elasticmq/{{app}}-{{queue}}?endpoint={elasticmq.endpoint(process)}&wait=2"
+        yield Server("ElasticMQ", url, process.stop, process.start)
+
+
+@contextlib.contextmanager
+def log() -> Iterator[Server]:
+    """A Kafka of one node."""
+    with kafka.own() as process:
+        yield Server("Kafka", f"kafka://127.0.0.1:{process.port}?partitions=4", process.stop, process.start)
+
+
+BROKERS = {"sqs": sqs, "kafka": log}
+
+
+async def strike(servers: list[Server], *, times: int, first_s: float, down_s: float, between_s: float) -> list[str]:
+    """Take each server away so many times, one after the other; what was done, in words."""
+    done: list[str] = []
+    await asyncio.sleep(first_s)
+    for _ in range(times):
+        for server in servers:
+            await asyncio.to_thread(server.stop)
+            await asyncio.sleep(down_s)
+            await asyncio.to_thread(server.start)
+            done.append(f"{server.name} down for {down_s:g} s")
+            await asyncio.sleep(between_s)
+    return done
