@@ -34,7 +34,7 @@ LIMIT_S = 180.0
 LONG_S = 600.0
 SHORT_S = 0.05
 SQS_AT_ONCE = (1, 4, 8, 16)
-"""Requests under way of the bare client, whose pool takes ten as it comes; its best counts."""
+"""Requests under way of the bare client, whose pool takes ten as it comes; the number with the best median counts."""
 BODY = '{"payload":"' + "x" * 370 + '"}'
 """As long as an envelope with PAYLOAD."""
 
@@ -289,29 +289,34 @@ async def own_sqs(store: str, endpoint: str, runs: int) -> tuple[float, float]:
         return runs / sent_s, runs / await intake_s(aq, runs, room=100)
 
 
-async def sqs_intake(store: str, endpoint: str, runs: int = 3000, rounds: int = 3) -> None:
+async def sqs_intake(store: str, endpoint: str, runs: int = 3000, rounds: int = 5) -> None:
     """Submit and intake beside bare batches of the same size, in turn, and the requests that they take."""
-    best: list[tuple[float, float]] = []
+    raw: dict[int, list[tuple[float, float]]] = {number: [] for number in SQS_AT_ONCE}
     ours: list[tuple[float, float]] = []
     calls: Counter[str] = Counter()
     for _ in range(rounds):
         async with sqs_client(endpoint) as client:
-            rates = [await raw_sqs(client, runs, BODY, number) for number in SQS_AT_ONCE]
-        sent, taken = (max(column) for column in zip(*rates, strict=True))
-        best.append((sent, taken))
+            for number, rates in raw.items():
+                rates.append(await raw_sqs(client, runs, BODY, number))
         with counted() as each:
             ours.append(await own_sqs(store, endpoint, runs))
         calls += each
-    raw_sent, raw_taken = map(statistics.median, zip(*best, strict=True))
-    sent, taken = map(statistics.median, zip(*ours, strict=True))
+    raw_sent, raw_taken = map(max, zip(*(medians(rates) for rates in raw.values()), strict=True))
+    sent, taken = medians(ours)
     show("aiobotocore alone: send, batches of ten", f"{raw_sent:,.0f} messages/s")
     show("agentq: enqueue_many into SQS", f"{sent:,.0f} runs/s")
     show("aiobotocore alone: receive and delete", f"{raw_taken:,.0f} messages/s")
     show("agentq: intake into PostgreSQL", f"{taken:,.0f} runs/s")
-    judge(SENT, statistics.median(sent / raw for (sent, _), (raw, _) in zip(ours, best, strict=True)))
-    judge(TAKEN, statistics.median(taken / raw for (_, taken), (_, raw) in zip(ours, best, strict=True)))
+    judge(SENT, sent / raw_sent)
+    judge(TAKEN, taken / raw_taken)
     show("requests", ", ".join(f"{operation} {count}" for operation, count in calls.most_common()))
     judge(REQUESTS, calls.total() / runs / rounds)
+
+
+def medians(rates: list[tuple[float, float]]) -> tuple[float, float]:
+    """The middle of the first numbers, and of the second."""
+    first, second = zip(*rates, strict=True)
+    return statistics.median(first), statistics.median(second)
 
 
 async def sqs_worker(store: str, endpoint: str, runs: int = 3000, slots: int = 100) -> None:
