@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agentq.errors import StoreUnavailable
+from agentq.errors import BrokerUnavailable, StoreUnavailable
 from agentq.message import Claim, ClaimRef, ClaimRequest, RunQuery, RunState
 from agentq.scope import Frame
 from agentq.step import StepSpec, spec_of
 from agentq.stores.base import Store
 from agentq.testing.clock import SimulatedClock
+from agentq.testing.inflow import StepwiseInflow
 from agentq.worker.execution import End
 from agentq.worker.host import ExecutionOptions
 from agentq.worker.ledger import Stop
@@ -19,10 +21,15 @@ from agentq.worker.verbs import LiveRun
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
+    from agentq.brokers.base import Broker
 
 LEASE_S = 30.0
 SLOTS = 16
 FAKE_GRACE_S = 5.0
+_BROKER_PATIENCE_S = 2 * LEASE_S
+"""Of the simulated clock, for what lies in the broker and does not come: longer than it hides what was delivered."""
+_BROKER_REAL_PATIENCE_S = 5.0
+"""As above, in real seconds: a broker that is a server does not follow a simulated clock."""
 
 
 class NeverFenced:
@@ -49,8 +56,9 @@ class Driver:
         name: str = "driver",
         fakes: Mapping[StepSpec | str, Callable[..., Any]] | None = None,
         watch_body: Callable[[Frame, str], None] | None = None,
+        broker: Broker | None = None,
     ) -> None:
-        """``fakes`` replace steps; ``watch_body`` is told of each body that runs."""
+        """``fakes`` replace steps; ``watch_body`` is told of each body that runs; ``broker`` is what it takes runs from."""
         self._app = app
         self._store = store
         self._clock = clock
@@ -58,6 +66,7 @@ class Driver:
         self.options = ExecutionOptions(
             grace_s=FAKE_GRACE_S, linger_s=0.0, fakes=fakes or {}, sleep=self._sleep, watch_body=watch_body
         )
+        self._inflow = None if broker is None else StepwiseInflow(app, broker, store, clock)
         self.died = asyncio.Event()
         """Set by whoever kills this worker: what it does from then on reaches nobody."""
         self.ends: list[tuple[str, End]] = []
@@ -67,18 +76,33 @@ class Driver:
 
         ``until`` may return something true (or an awaitable of it) to end earlier.
         """
+        try:
+            await self._work(until)
+        finally:
+            if self._inflow is not None:
+                await self._inflow.close()
+
+    async def _work(self, until: Callable[[], Any] | None) -> None:
+        patience = _Patience(self._clock)
         while not self.died.is_set():
             if until is not None and await _true(until()):
                 return
             try:
+                brought = self._inflow is not None and await self._mortal(self._inflow.step(SLOTS))
                 claimed, due = await self._round()
-            except StoreUnavailable:
+                rest = self._inflow is not None and bool(await self._mortal(self._inflow.anything()))
+            except (StoreUnavailable, BrokerUnavailable):
                 continue
-            if claimed or self.died.is_set():
-                continue
-            if due is None:
+            if brought or claimed or self.died.is_set():
+                patience = _Patience(self._clock)
+            elif due is not None and not rest:
+                self._clock.advance(due + 0.001)
+            elif rest and not patience.over():
+                self._clock.advance(1.0 if due is None else min(due + 0.001, 1.0))
+            elif due is not None:
+                self._clock.advance(due + 0.001)
+            else:
                 return
-            self._clock.advance(due + 0.001)
 
     async def _round(self) -> tuple[int, float | None]:
         request = ClaimRequest(
@@ -130,6 +154,18 @@ class Driver:
     async def _sleep(self, seconds: float) -> None:
         self._clock.advance(seconds)
         await asyncio.sleep(0)
+
+
+class _Patience:
+    """How long nothing has come of a broker that is not empty."""
+
+    def __init__(self, clock: SimulatedClock) -> None:
+        self._clock = clock
+        self._until = clock.steady() + _BROKER_PATIENCE_S
+        self._really_until = time.monotonic() + _BROKER_REAL_PATIENCE_S
+
+    def over(self) -> bool:
+        return self._clock.steady() > self._until or time.monotonic() > self._really_until
 
 
 def by_spec(steps: Mapping[Any, Callable[..., Any]] | None) -> dict[StepSpec | str, Callable[..., Any]]:

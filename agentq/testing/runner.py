@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
+from agentq.brokers.base import Broker
 from agentq.message import RunQuery, Send
-from agentq.producer import envelope
+from agentq.producer import envelope, send
 from agentq.signal import Signal
 from agentq.stores.base import Store
 from agentq.stores.memory import MemoryStore
@@ -57,17 +58,38 @@ async def run(call: Bound[R], *, steps: Steps | None = None, signals: Signals | 
         return await call.task.handle(run_id).result(timeout=0)
 
 
+def identity(call: Bound[Any], run_id: str) -> str:
+    """The id that a call's run has, if ``run_id`` is proposed: a key says otherwise."""
+    return envelope(call, app=call.task.app.name, now=0.0, run_id=run_id).id
+
+
 async def begin(
-    store: Store, call: Bound[Any], signals: Signals | None, clock: SimulatedClock, run_id: str | None = None
+    store: Store,
+    call: Bound[Any],
+    signals: Signals | None,
+    clock: SimulatedClock,
+    run_id: str | None = None,
+    *,
+    broker: Broker | None = None,
 ) -> str:
-    """Submit a call and fill its mailbox; returns the run's id."""
+    """Submit a call, through a broker if there is one, and fill its mailbox; returns the run's id."""
     sent = envelope(call, app=call.task.app.name, now=clock.wall(), run_id=run_id)
-    await store.submit([sent])
+    if broker is None:
+        await store.submit([sent])
+    else:
+        await send(broker, store, [sent], now=clock.wall())
     for signal, given in (signals or {}).items():
         values = given if isinstance(given, list) and signal.type is not list else [given]
         for number, value in enumerate(values):
-            send = Send(run_id=sent.id, name=signal.name, signal_id=f"{signal.name}-{number}", payload=signal.encode(value))
-            await store.command(send)
+            await store.command(
+                Send(
+                    run_id=sent.id,
+                    name=signal.name,
+                    signal_id=f"{signal.name}-{number}",
+                    payload=signal.encode(value),
+                    early=broker is not None,
+                )
+            )
     return sent.id
 
 
@@ -78,6 +100,8 @@ async def check_over(store: Store, run_id: str) -> None:
         Stuck: saying what it waits for.
 
     """
-    (row,) = await store.runs(RunQuery(ids=(run_id,)))
-    if not row.state.final:
+    rows = await store.runs(RunQuery(ids=(run_id,)))
+    if not rows:
+        raise Stuck(f"run {run_id} never got a row")
+    if not rows[0].state.final:
         raise Stuck(f"{await open_question(store, run_id)}; give it with signals={{…}}")

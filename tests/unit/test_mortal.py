@@ -11,7 +11,7 @@ from agentq.message import ClaimRequest, RunQuery, Verdict, Write
 from agentq.stores.memory import MemoryStore
 from agentq.testing.clock import SimulatedClock
 from agentq.testing.conformance.bench import LEASE_S, Bench, entry
-from agentq.testing.mortal import Fault, FaultKind, Mortal
+from agentq.testing.mortal import Fate, Fault, FaultKind, MortalStore
 
 
 class Scene:
@@ -23,7 +23,8 @@ class Scene:
         self.bench = Bench(self.store, self.clock, self.store)
         self.deaths = 0
         self.looks: list[str] = []
-        self.mortal = Mortal(self.store, faults, die=self.die, pause=self.pause, after=self.look)
+        self.fate = Fate(faults, die=self.die, pause=self.pause, after=self.look)
+        self.mortal = MortalStore(self.store, self.fate)
 
     def die(self) -> None:
         self.deaths += 1
@@ -60,7 +61,7 @@ async def test_without_faults_every_verb_passes():
     scene = Scene()
     write = await scene.claimed()
     assert await scene.mortal.write(write) is Verdict.COMMITTED
-    assert (scene.mortal.operations, scene.looks, scene.deaths) == (["claim", "write"], ["claim", "write"], 0)
+    assert (scene.fate.operations, scene.looks, scene.deaths) == (["claim", "write"], ["claim", "write"], 0)
 
 
 async def test_reads_do_not_count():
@@ -78,7 +79,7 @@ async def test_the_dead_get_no_answer_now_or_later(kind, applied):
     await never_answers(scene.mortal.write(write))
     assert (scene.deaths, await scene.recorded()) == (1, applied)
     await never_answers(scene.mortal.write(write))
-    assert (scene.deaths, scene.mortal.operations) == (1, ["claim", "write"])
+    assert (scene.deaths, scene.fate.operations) == (1, ["claim", "write"])
 
 
 @pytest.mark.parametrize(("kind", "applied"), [(FaultKind.REFUSED, 0), (FaultKind.NO_REPLY, 1)])

@@ -83,7 +83,7 @@ class Log:
         """Let the member read these from where the store says, else from what is committed, else from the first."""
         for number in partitions:
             if self._owner(number) is member:
-                member.reading[number] = stored.get(number, self._committed.get(number, 0))
+                member.reading[number] = self._committed[number] = stored.get(number, self._committed.get(number, 0))
                 member.out[number] = set()
 
     def take(self, member: Member, room: int) -> list[Delivery]:
