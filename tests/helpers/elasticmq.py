@@ -18,7 +18,7 @@ node-address {{ protocol = http, host = "127.0.0.1", port = {port}, context-path
 rest-sqs {{ enabled = true, bind-port = {port}, bind-hostname = "127.0.0.1", sqs-limits = strict }}
 rest-stats {{ enabled = false }}
 queues-storage {{ enabled = {durable}, path = "{folder}/queues.conf" }}
-messages-storage {{ enabled = {durable}, uri = "jdbc:h2:{folder}/messages" }}
+messages-storage {{ enabled = {durable}, uri = "jdbc:h2:{folder}/messages;WRITE_DELAY=0" }}
 """
 
 

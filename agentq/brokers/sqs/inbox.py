@@ -112,7 +112,7 @@ class SQSInbox:
                 error, self._error = self._error, None
                 raise error
             if begun and not self._tasks and not self._failing():
-                return ()  # every queue said that it is empty
+                return ()  # every queue that answers said that it is empty
             self._poll(room)
             begun = begun or bool(self._tasks)
             wake_at = min([until, *(source.not_before for source in self._sources if not source.polls)])
@@ -152,7 +152,7 @@ class SQSInbox:
             self._holding = None
 
     def _failing(self) -> bool:
-        return any(source.since is not None for source in self._sources)
+        return all(source.since is not None for source in self._sources)
 
     def _poll(self, room: int, *, more: bool = False) -> None:
         """Begin polls: one of each queue, and ``more`` or not, beside it as many as come back full and fit into ``room``."""
@@ -214,7 +214,7 @@ class SQSInbox:
     def _failed(self, source: Source, error: BrokerError) -> None:
         """Let `receive` raise it where it is news, or where nothing else is heard of the broker."""
         news = source.failed(asyncio.get_running_loop().time())
-        if news or all(other.since is not None for other in self._sources):
+        if news or self._failing():
             self._error = error
         if news and len(self._sources) > 1:  # of the whole broker's trouble the caller tells
             name = "broker.unavailable" if isinstance(error, BrokerUnavailable) else "broker.refused"
