@@ -78,7 +78,8 @@ def _table(found: list[DeadLetter], *, full: bool) -> None:
         "LETTER", "QUEUE", "AGE", "BYTES", "REASON", *wide, right=("AGE", "BYTES"), cut=("QUEUE", "REASON", *wide)
     )
     for letter in found:
-        origin = output.short(safe(letter.origin), style="bright_black")
+        message = letter.origin.partition(" of ")[0]  # the broker is the same one for all
+        origin = output.short(safe(message), style="bright_black")
         made.add_row(
             Text(ids[letter.id], style="bold"),
             output.short(safe(letter.queue)),

@@ -17,8 +17,9 @@ from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
 from agentq.cli.working import opened
 from agentq.errors import KeyConflict, RunCancelled, RunFailed
-from agentq.message import RunQuery, WorkerState
+from agentq.message import Run, RunQuery, WorkerState
 from agentq.settings import seconds
+from agentq.wire import same_args
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -121,6 +122,8 @@ def enqueue(
                     hint="--store sqlite:./agentq.db, or `agentq run`, which works on it at once",
                 )
             before = await app.store.runs(RunQuery(ids=(_known_id(call),), limit=1)) if options["key"] else []
+            if app.broker is not None:
+                _refuse_conflict(call, before)
             (handle,) = await app.enqueue_many([call])
             if not wait:
                 sent_to = None if app.broker is None else app.broker.where
@@ -139,6 +142,13 @@ def enqueue(
         asyncio.run(submit())
     except KeyConflict as error:
         raise Problem(str(error), code=EX_FAILED) from error
+
+
+def _refuse_conflict(call: Any, before: list[Run]) -> None:
+    """Say at once what intake would say to nobody: behind a broker, a key used again with other arguments is a dead letter."""
+    for run in before:
+        if run.args_hash != call.args_hash and not same_args(run.args, call.args):
+            raise KeyConflict(call.call.key, run.id, run.args.decode(), call.args.decode())
 
 
 async def _served(app: AgentQ, queue: str) -> bool:

@@ -84,6 +84,16 @@ def test_enqueue_sends_to_the_broker_and_says_where(agentq, broker, store):
     assert told["broker"] == broker.where
 
 
+def test_a_key_used_again_with_other_arguments_is_refused_before_it_is_sent(agentq, broker):
+    agentq("run", "brokered:agent", "goal=x", "--key", "k", url=None)
+    run_id = agentq("enqueue", "brokered:agent", "goal=x", "--key", "k").stdout.strip()
+    assert "there already" in agentq("enqueue", "brokered:agent", "goal=x", "--key", "k").stderr
+    before = asyncio.run(broker.backlog(["default"]))[0].ready
+    out = agentq("enqueue", "brokered:agent", "goal=y", "--key", "k", code=1).output
+    assert f"'k' already names run {run_id}" in out
+    assert asyncio.run(broker.backlog(["default"]))[0].ready == before
+
+
 def test_run_goes_past_the_broker(agentq, broker, monkeypatch):
     monkeypatch.setenv("AGENTQ_BROKER", URL)
     assert agentq("run", "brokered:agent", "goal=x", url=None).stdout.strip() == "x"
