@@ -26,6 +26,7 @@ def refusal(code: str, status: int = 400, message: str = "said so") -> ClientErr
         refusal("InvalidClientTokenId", 403),
         refusal("RequestTimeTooSkewed", 403),
         refusal("InvalidSignatureException", 403, "Signature expired: 20261122 is now earlier than …"),
+        refusal("InvalidSignatureException", 403, "Signature not yet current: 20261122 is still later than …"),
         refusal("AWS.SimpleQueueService.QueueDeletedRecently"),
         refusal("InternalFailure", 500),
         refusal("502", 502, "Bad Gateway"),
@@ -40,6 +41,11 @@ def refusal(code: str, status: int = 400, message: str = "said so") -> ClientErr
 )
 def test_it_may_work_later(error):
     assert isinstance(translated(error, "send", "q"), BrokerUnavailable)
+
+
+def test_a_clock_that_is_off_is_named():
+    error = refusal("InvalidSignatureException", 403, "Signature expired: 20261122 is now earlier than …")
+    assert "clock" in str(translated(error, "send", "q"))
 
 
 @pytest.mark.parametrize(

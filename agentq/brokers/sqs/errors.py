@@ -34,9 +34,10 @@ _LATER: Final = frozenset(
         *("Throttling", "ThrottlingException", "ThrottledException", "RequestThrottled", "RequestThrottledException"),
         *("TooManyRequestsException", "RequestLimitExceeded", "SlowDown", "KmsThrottled", "OverLimit"),
         *("InternalError", "InternalFailure", "ServiceUnavailable", "RequestTimeout", "QueueDeletedRecently"),
-        *("RequestTimeTooSkewed", "IncompleteSignature"),
     }
 )
+_SKEWED: Final = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
+_SKEWED_WORDS: Final = ("Signature expired", "Signature not yet current")
 _SERVER_FAULT: Final = 500
 _TOO_MANY: Final = 429
 
@@ -84,6 +85,8 @@ def translated(error: BaseException, operation: str, what: str) -> BrokerError:
         return Missing(f"{doing}: there is no queue {what} here; `agentq doctor --fix` makes it", code)
     if code in _DENIED:
         return Denied(f"{doing}: access denied ({said}); `agentq doctor --iam` prints what is needed", code)
-    if code in _EXPIRED or code in _LATER or status >= _SERVER_FAULT or status == _TOO_MANY or "expired" in said:
+    if code in _SKEWED or any(words in said for words in _SKEWED_WORDS):
+        return BrokerUnavailable(f"{doing}: {said}; set this machine's clock")
+    if code in _EXPIRED or code in _LATER or status >= _SERVER_FAULT or status == _TOO_MANY:
         return BrokerUnavailable(f"{doing}: {said}")
     return Refused(f"{doing}: {said}", code)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from agentq.brokers.sqs.address import dead_name
+from agentq.brokers.sqs.errors import Denied
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,9 @@ def letters_name(name: str, attributes: Mapping[str, str]) -> str:
 
 
 async def dead_letter_queue(clients: Clients, name: str) -> str:
-    """The same, asking SQS; raises `BrokerError` where it does not answer."""
-    answer = await clients.ask("get_queue_attributes", name, AttributeNames=["RedrivePolicy"])
+    """The same, asking SQS; raises `BrokerError` where it does not answer. Who may not ask gets the usual name."""
+    try:
+        answer = await clients.ask("get_queue_attributes", name, AttributeNames=["RedrivePolicy"])
+    except Denied:
+        return dead_name(name)
     return letters_name(name, answer.get("Attributes", {}))
