@@ -28,6 +28,8 @@ SLOTS = 16
 FAKE_GRACE_S = 5.0
 _BROKER_PATIENCE_S = 2 * LEASE_S
 """Of the simulated clock, for what lies in the broker and does not come: longer than it hides what was delivered."""
+_STEP_S = 5.0
+"""Between two looks at such a broker."""
 _BROKER_REAL_PATIENCE_S = 5.0
 """As above, in real seconds: a broker that is a server does not follow a simulated clock."""
 
@@ -98,7 +100,7 @@ class Driver:
             elif due is not None and not rest:
                 self._clock.advance(due + 0.001)
             elif rest and not patience.over():
-                self._clock.advance(1.0 if due is None else min(due + 0.001, 1.0))
+                self._clock.advance(_STEP_S if due is None else min(due + 0.001, _STEP_S))
             elif due is not None:
                 self._clock.advance(due + 0.001)
             else:

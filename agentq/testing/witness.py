@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from agentq.brokers.base import Broker
@@ -44,6 +45,7 @@ class Witness:
         self._journals: dict[str, list[Entry]] = {}
         self._epochs: dict[str, int] = {}
         self._recorded: dict[str, Entry] = {}
+        self._looking = asyncio.Lock()
         self._bodies: Counter[str] = Counter()
         self._tries: Counter[tuple[str, int]] = Counter()
         self._begun: set[tuple[str, int]] = set()
@@ -66,6 +68,10 @@ class Witness:
 
     async def look(self, operation: str) -> None:
         """Check the whole store, and that the run is there or its message."""
+        async with self._looking:  # an older view must not be held against a newer one
+            await self._look(operation)
+
+    async def _look(self, operation: str) -> None:
         runs = await self._store.runs(ALL_RUNS)
         for run in runs:
             await self._look_at(run, operation)
@@ -85,12 +91,9 @@ class Witness:
             self._fail(f"the epoch of run {run.id} fell from {self._epochs[run.id]} to {run.epoch} in {operation}")
         self._epochs[run.id] = run.epoch
         waits = await self._store.waits(run.id)
-        if run.state is RunState.RUNNING and run.owner is None:
-            self._fail(f"run {run.id} is running without an owner after {operation}")
-        if run.state is RunState.WAITING and not waits:
-            self._fail(f"run {run.id} waits for nothing after {operation}")
-        if run.state.final and (waits or run.owner is not None):
-            self._fail(f"run {run.id} is {run.state} and still has a wait or an owner after {operation}")
+        wrong = _unfit(run, waits=bool(waits))
+        if wrong and await self._store.runs(RunQuery(ids=(run.id,))) == [run]:  # else it moved between the two readings
+            self._fail(f"{wrong} after {operation}")
         self._look_at_journal(run.id, await self._store.journal(run.id), operation)
 
     def _look_at_journal(self, run_id: str, journal: list[Entry], operation: str) -> None:
@@ -118,3 +121,14 @@ class Witness:
         broken = Broken(f"{what} (after {self._told})")
         self.broken = self.broken or broken
         raise broken
+
+
+def _unfit(run: Run, *, waits: bool) -> str:
+    """What is wrong with a run in this state; empty where nothing is."""
+    if run.state is RunState.RUNNING and run.owner is None:
+        return f"run {run.id} is running without an owner"
+    if run.state is RunState.WAITING and not waits:
+        return f"run {run.id} waits for nothing"
+    if run.state.final and (waits or run.owner is not None):
+        return f"run {run.id} is {run.state} and still has a wait or an owner"
+    return ""
