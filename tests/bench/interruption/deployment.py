@@ -65,12 +65,12 @@ class Deployment:
             self.restarts += 1
             self.start()
 
-    def stop(self) -> None:
-        """Let all pods end."""
+    def stop(self, *, end_s: float = END_S) -> None:
+        """Let all pods end, and kill those that do not."""
         pods = [pod for pod, _ in self._leaving] + ([self._pod] if self._pod else [])
         for pod in pods:
             pod.terminate()
-        deadline = time.monotonic() + END_S
+        deadline = time.monotonic() + end_s
         for pod in pods:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 pod.wait(max(0.0, deadline - time.monotonic()))
