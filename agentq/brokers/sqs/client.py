@@ -40,7 +40,7 @@ class _Generation:
     def __init__(self, address: Address) -> None:
         self.born = time.monotonic()
         self._address = address
-        self._session = get_session()
+        self._session: Any = get_session()
         self._stack = AsyncExitStack()
         self._clients: dict[Kind, Any] = {}
         self._making = asyncio.Lock()
@@ -69,7 +69,7 @@ class _Generation:
                 service = "s3" if kind == "s3" else "sqs"
                 # Reading a service's description takes 20 to 80 ms: not in the event loop.
                 await asyncio.to_thread(self._read_description, service)
-                client = self._session.create_client(  # type: ignore[call-overload, unused-ignore]
+                client = self._session.create_client(
                     service,
                     region_name=self._address.region,
                     endpoint_url=self._endpoint(kind),

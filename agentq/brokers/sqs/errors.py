@@ -74,11 +74,15 @@ def outdated(error: BaseException) -> bool:
 def translated(error: BaseException, operation: str, what: str) -> BrokerError:
     """The error to raise for what the client raised in ``operation`` on ``what``."""
     doing = f"{operation} on {what}"
-    code = code_of(error)
     if isinstance(error, _WITHOUT_CREDENTIALS):
         return BrokerError(f"{doing}: no credentials for AWS ({error}); give the pod a role, or set AWS_PROFILE")
     if not isinstance(error, ClientError):
         return BrokerUnavailable(f"{doing}: {type(error).__name__}: {error}")
+    return _answered(error, doing, what)
+
+
+def _answered(error: ClientError, doing: str, what: str) -> BrokerError:
+    code = code_of(error)
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     said = f"{code or status}: {error.response.get('Error', {}).get('Message', '')}".rstrip(": ")
     if code in _MISSING:
