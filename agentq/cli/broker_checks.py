@@ -46,17 +46,16 @@ async def _of(url: str, app: str, queues: Sequence[str], *, fix: bool) -> list[F
         return [Finding(Level.BROKEN, "broker", shown(error), "")]
     good = all(one.ok or one.fixed for one in found)
     answer = Finding(Level.GOOD, "broker", f"{where} answers")
-    return [*([answer] if good else []), *(_finding(one, fix=fix) for one in found)]
+    return [*([answer] if good else []), *map(_finding, found)]
 
 
-def _finding(one: Found, *, fix: bool) -> Finding:
+def _finding(one: Found) -> Finding:
     what, text = safe(one.what), safe(one.text)
     if one.fixed:
         return Finding(Level.GOOD, what, f"--fix: {text}")
     if one.ok:
         return Finding(Level.GOOD, what, text)
-    told = fix or "--fix" in text
-    return Finding(Level.BROKEN, what, text, "" if told else "agentq doctor --fix creates and mends what it can")
+    return Finding(Level.BROKEN, what, text)  # the text says what to do
 
 
 async def policy(url: str, app: str, queues: Sequence[str]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _WIDE = 120
 """Columns from which there is room for more than the reason."""
 
 
-@click.group(cls=TeachingGroup)
+@click.group(cls=TeachingGroup, short_help="Messages that could not become a run: list, show, replay, drop.")
 def dead() -> None:
     r"""Look after dead letters: messages that arrived through a broker and could not become a run.
 
@@ -92,7 +92,7 @@ def _table(found: list[DeadLetter], *, full: bool) -> None:
         console.print(Text(f"… the newest {len(found)}; -n shows more", style="bright_black"))
 
 
-@dead.command("show")
+@dead.command("show", short_help="Show one: why it is one, where it came from, what it holds.")
 @click.argument("letter", metavar="LETTER")
 @click.option("--raw", is_flag=True, help="Print the body alone, byte for byte, secrets included: to mend it.")
 @store_option

@@ -16,7 +16,7 @@ from agentq.cli.reading import broker_option, json_option, store_option, told
 from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
 from agentq.cli.working import opened
-from agentq.errors import KeyConflict, RunCancelled, RunFailed
+from agentq.errors import KeyConflict, RunCancelled, RunFailed, StoreUnavailable
 from agentq.message import Run, RunQuery, WorkerState
 from agentq.settings import seconds
 from agentq.wire import same_args
@@ -153,7 +153,10 @@ def _refuse_conflict(call: Any, before: list[Run]) -> None:
 
 async def _served(app: AgentQ, queue: str) -> bool:
     """Whether a worker is there that claims from the queue."""
-    workers = (await app.store.census()).workers
+    try:
+        workers = (await app.store.census()).workers
+    except StoreUnavailable:
+        return True  # the run is in; a remark is not worth an error
     return any(queue in one.queues and one.state is WorkerState.ACTIVE for one in workers)
 
 

@@ -44,13 +44,13 @@ async def find_letter(store: Store, word: str) -> DeadLetter:
 
 
 async def chosen(store: Store, words: Sequence[str], *, every: bool, queue: str | None) -> list[DeadLetter]:
-    """Return the letters that ``words`` name, or all of them, of one queue if that is given."""
+    """Return the letters that ``words`` name, in their order, or all of them, of one queue if that is given, oldest first."""
     if words and (every or queue):
         raise Problem("name letters, or say --all, not both", code=2)
     if not words and not every:
         raise Problem("say which: LETTER…, --all, or --all --queue NAME", hint="agentq dead list", code=2)
     if every:
-        return await store.letters(LetterQuery(queue=queue, limit=_MANY))
+        return (await store.letters(LetterQuery(queue=queue, limit=_MANY)))[::-1]
     letters = [await find_letter(store, word) for word in words]
     return list({letter.id: letter for letter in letters}.values())
 

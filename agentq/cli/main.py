@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any, Final
 import click
 
 from agentq.cli.problem import EX_SIGINT, EX_SOFTWARE, Problem
-from agentq.errors import AgentQError, NotFound, StoreUnavailable
+from agentq.errors import AgentQError, BrokerError, NotFound, StoreUnavailable
 
 _SECTIONS: Final = {
     "Work": {
@@ -96,7 +97,7 @@ class Commands(click.Group):
 
 def explained(error: AgentQError) -> Problem:
     """Say an error as a person wants to read it."""
-    if isinstance(error, StoreUnavailable):
+    if isinstance(error, StoreUnavailable | BrokerError):
         return Problem(str(error), hint="`agentq doctor` looks for the cause")
     if isinstance(error, NotFound):
         return Problem(str(error), hint="`agentq runs list` and `agentq workers list` show what there is")
@@ -106,7 +107,8 @@ def explained(error: AgentQError) -> Problem:
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Every command has --help with examples. The store is --store, else AGENTQ_STORE, else ./agentq.db.",
+    epilog="Every command has --help with examples. The store is --store, else AGENTQ_STORE, else ./agentq.db; "
+    "the broker is --broker, else AGENTQ_BROKER, else none.",
 )
 @click.version_option(package_name="agentq", prog_name="agentq", message="%(prog)s %(version)s")
 @click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
@@ -128,6 +130,8 @@ def cli(debug: bool) -> None:  # noqa: FBT001 - click passes options so
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
     words = list(sys.argv[1:] if args is None else args)
+    for client in ("aiokafka", "aiobotocore", "botocore"):  # unless logging is set up: our errors say it all
+        logging.getLogger(client).addHandler(logging.NullHandler())
     try:
         cli.main(words, prog_name="agentq")
     except BrokenPipeError:  # the reader of our output (`| head`) has gone; that is no error

@@ -62,7 +62,7 @@ async def sight_of(store: Store, url: str | None, app: AgentQ | None = None) -> 
     return QueueSight(census, {row.queue: row for row in rows}, brokered=True)
 
 
-@click.command(cls=Teaching, short_help="Show queues: backlog, oldest age, what runs and waits, dead letters.")
+@click.command(cls=Teaching, short_help="Show queues: backlog, oldest age, what runs and waits.")
 @click.argument("target", required=False, metavar="[MODULE:AQ]")
 @store_option
 @broker_option

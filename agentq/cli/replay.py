@@ -84,24 +84,38 @@ def replay(
         found = await chosen(store, letters, every=every, queue=queue)
         if not found:
             return []
-        app = app_name or await _app_of(store)
+        known = [app_name] if app_name else list(await queues_of(store, await store.census()))
+        bodies = [letter.body if given is None else given for letter in found]
+        apps = [_app_of(body, known) for body in bodies]
+        outcomes = []
         async with AsyncExitStack() as stack:
-            broker = await stack.enter_async_context(connected(url, app)) if url else None
-            return [
-                await _replayed(store, broker, app, letter, letter.body if given is None else given)
-                for letter in reversed(found)
-            ]
+            brokers: dict[str, Broker] = {}
+            for letter, body, app in zip(found, bodies, apps, strict=True):
+                if url and app not in brokers:
+                    brokers[app] = await stack.enter_async_context(connected(url, app))
+                outcomes.append(await _replayed(store, brokers.get(app), app, letter, body))
+        return outcomes
 
     outcomes = read(store_url, again)
     _report(outcomes, as_json=as_json)
 
 
-async def _app_of(store: Store) -> str:
-    known = await queues_of(store, await store.census())
+def _app_of(body: bytes, known: Sequence[str]) -> str:
+    """Return whose run a message becomes: the only app that is known here, else the one that it names itself."""
     if len(known) == 1:
-        return next(iter(known))
+        return known[0]
+    try:
+        named = msgspec.json.decode(body, type=_Named).app
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        named = None
+    if named is not None:
+        return named
     said = f"the store knows several apps: {' '.join(known)}" if known else "no worker and no run tells whose letters these are"
     raise Problem(said, hint="--app NAME says whose runs they become", code=2)
+
+
+class _Named(msgspec.Struct):
+    app: str | None = None
 
 
 async def _replayed(store: Store, broker: Broker | None, app: str, letter: DeadLetter, body: bytes) -> Outcome:

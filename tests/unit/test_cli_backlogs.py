@@ -9,6 +9,7 @@ from agentq import AgentQ, Context
 from agentq.brokers.base import Backlog, Outgoing
 from agentq.cli import backlogs
 from agentq.cli.backlogs import BacklogWatch
+from agentq.message import Census, QueueStats
 from agentq.telemetry.metrics import MetricsSink
 from agentq.testing.broker import MemoryBroker
 
@@ -119,3 +120,19 @@ async def test_without_a_broker_or_before_the_app_is_open_there_is_nothing():
     async with aq:
         assert await scrape(aq, watch) == {}
     assert backlogs._FRESH_S > 0
+
+
+def test_dead_letters_ordered_runs_and_what_intake_did_are_counted():
+    census = Census(queues=(QueueStats(queue="q", ordered=4, dead=2),))
+    sink = MetricsSink(census=lambda: census)
+    for _ in range(2):
+        sink("intake.admitted", {"runs": 5, "duplicates": 2, "letters": 1})
+    sink("broker.unavailable", {"broker": "b"})
+    sink("broker.refused", {"broker": "b"})
+    found = dict(line.rsplit(" ", 1) for line in sink.render()[0].decode().splitlines() if line.startswith("agentq_"))
+    assert found['agentq_queue_ordered{queue="q"}'] == "4.0"
+    assert found['agentq_queue_dead_letters{queue="q"}'] == "2.0"
+    assert found["agentq_intake_runs_total"] == "10.0"
+    assert found["agentq_intake_duplicates_total"] == "4.0"
+    assert found["agentq_intake_dead_letters_total"] == "2.0"
+    assert found["agentq_broker_failures_total"] == "2.0"

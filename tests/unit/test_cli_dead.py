@@ -166,6 +166,9 @@ def test_replay_wants_to_know_whose_letters_they_are(tmp_path, monkeypatch):
     more = Envelope(id=new_run_id(), app="other", task="t", queue="q", args=b"{}", args_hash="x", submitted_at=time.time())
     shelf.do(lambda store: store.submit([more]))
     assert "several apps: hello other" in shelf.call("replay", shelf.ids["healthy"], code=2).output
+    (tmp_path / "body.json").write_bytes(b'{"task": "agent", "app": "other"}')
+    assert "queued" in shelf.call("replay", shelf.ids["empty"], "--body", str(tmp_path / "body.json")).output
+    assert shelf.run_of(shelf.ids["empty"]).app == "other"
     assert "queued" in shelf.call("replay", shelf.ids["healthy"], "--app", "hello").output
 
 
