@@ -93,7 +93,7 @@ class History:
 
     def append(self, entry: Entry) -> None:
         """Take in one more entry."""
-        self.next_seq = entry.seq + 1
+        self.next_seq = max(self.next_seq, entry.seq + 1)
         self.tokens += entry.tokens
         self.cost_nanos += entry.cost_nanos
         place = entry.identity
@@ -123,6 +123,11 @@ class History:
             self.saved[entry.branch] = entry
         elif kind is EntryKind.SUPERSEDED:
             self._supersede(place, entry.attempt)
+
+    def reserve(self) -> int:
+        """Give out the next number for an entry that is taken in later, in whatever form it comes to be."""
+        self.next_seq += 1
+        return self.next_seq - 1
 
     def _supersede(self, place: Identity, attempt: int) -> None:
         answer = self.answers.get(place)

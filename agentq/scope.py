@@ -6,7 +6,7 @@ import asyncio
 import threading
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agentq.running import Running
@@ -23,6 +23,8 @@ class Frame:
     """Number of this try, from 1."""
     tokens: int = 0
     cost_nanos: int = 0
+    connection: Any = None
+    """The driver's connection that a transactional step works on."""
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast, get_args
 
 from agentq.codec import Arguments, Codec, codec_for, result_codec
 from agentq.errors import CodecError, DeclarationError
@@ -19,7 +19,7 @@ from agentq.scope import current_scope
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Effect = Literal["at_least_once", "at_most_once"]
+Effect = Literal["at_least_once", "at_most_once", "transactional"]
 Interrupted = Literal["retry", "skip", "fail", "ask"]
 OnMismatch = Literal["error", "rerun", "ignore"]
 
@@ -49,6 +49,8 @@ class StepSpec:
     retry: Retry = ONCE
     timeout_s: float | None = None
     at_most_once: bool = False
+    transactional: bool = False
+    """Whether its body and the record of its result share a transaction of the store's database."""
     on_interrupt: OnInterrupt = OnInterrupt.FAIL
     on_mismatch: Mismatch | None = None
     """None follows the task's own."""
@@ -143,8 +145,12 @@ def _build(
         raise DeclarationError(f"step {name!r}: timeout={timeout!r} must be a timedelta longer than zero")
     if on_interrupt != "fail" and effect != "at_most_once":
         raise DeclarationError(f"step {name!r}: on_interrupt={on_interrupt!r} says something only with effect='at_most_once'")
-    if effect not in {"at_least_once", "at_most_once"}:
-        raise DeclarationError(f"step {name!r}: effect={effect!r} must be 'at_least_once' or 'at_most_once'")
+    if effect not in get_args(Effect):
+        raise DeclarationError(f"step {name!r}: effect={effect!r} must be one of {', '.join(map(repr, get_args(Effect)))}")
+    if effect == "transactional" and not is_async:
+        raise DeclarationError(
+            f"step {name!r}: effect='transactional' wants an `async def`: agentq.current().connection is awaited"
+        )
     if not name or any(char in name for char in "/~#") or name.startswith(RESERVED):
         raise DeclarationError(
             f"step name {name!r} must not be empty, contain '/', '~' or '#' (they separate branches) or begin with {RESERVED!r}"
@@ -162,7 +168,8 @@ def _build(
     return StepSpec(
         name=name, fn=fn, is_async=is_async, is_method=is_method, arguments=arguments, codec=codec, retry=retry,
         timeout_s=None if timeout is None else timeout.total_seconds(),
-        at_most_once=effect == "at_most_once", on_interrupt=interrupt, on_mismatch=mismatch, skippable=skippable,
+        at_most_once=effect == "at_most_once", transactional=effect == "transactional",
+        on_interrupt=interrupt, on_mismatch=mismatch, skippable=skippable,
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from agentq.codec import Codec, codec_for
-from agentq.errors import InvalidArgument
+from agentq.errors import AgentQError, InvalidArgument
 from agentq.scope import Scope, current_scope
 
 if TYPE_CHECKING:
@@ -61,6 +61,22 @@ class About:
         """32 hex characters for other systems to deduplicate by: of the step inside one, of the run outside."""
         frame = self._here().frame
         return frame.key if frame else hashlib.blake2b(self.run_id.encode(), digest_size=16).hexdigest()
+
+    @property
+    def connection(self) -> Any:
+        """In a step with ``effect="transactional"``: the store's driver's connection (asyncpg), inside the step's transaction.
+
+        What is done on it and the step's result are committed together, or neither. Do not commit or roll back on it; its own
+        ``transaction()`` is a savepoint. A pause of 10 s between two statements ends the transaction.
+
+        Raises:
+            AgentQError: not in the body of such a step.
+
+        """
+        frame = self._here().frame
+        if frame is None or frame.connection is None:
+            raise AgentQError("current().connection is only there in the body of a step with effect='transactional'")
+        return frame.connection
 
     @property
     def draining(self) -> bool:

@@ -20,6 +20,8 @@ FLUSH_S = 0.1
 FLUSH_CHUNKS = 256
 """…or until there are so many of them."""
 Sleep = Callable[[float], Awaitable[None]]
+Alone = Callable[[], Awaitable[Entry | None]]
+"""Commits one entry by itself; answers what takes the entry's place in the journal where it could not, once that is certain."""
 _BACKOFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -55,6 +57,7 @@ class _Part:
     signals: tuple[int, ...] = ()
     snapshot: tuple[str, bytes] | None = None
     done: asyncio.Future[None] | None = None
+    alone: Alone | None = None
 
 
 class Ledger:
@@ -98,6 +101,11 @@ class Ledger:
         """Whether something is on its way to the store."""
         return self._sending
 
+    @property
+    def safe(self) -> bool:
+        """Whether the claim is still confirmed."""
+        return not self._lease.fenced()
+
     def entry(
         self,
         kind: EntryKind,
@@ -109,11 +117,12 @@ class Ledger:
         started_at: float | None = None,
         tokens: int = 0,
         cost_nanos: int = 0,
+        keep: bool = True,
     ) -> Entry:
-        """Number an entry and take it into the history; the caller commits it in the same breath."""
+        """Number an entry and take it into the history (``keep``: or not yet); the caller commits it in the same breath."""
         now = self._clock.wall()
         entry = Entry(
-            seq=self._history.next_seq,
+            seq=self._history.next_seq if keep else self._history.reserve(),
             kind=kind,
             step=place[1],
             branch=place[0],
@@ -127,9 +136,14 @@ class Ledger:
             tokens=tokens,
             cost_nanos=cost_nanos,
         )
+        if keep:
+            self.keep(entry)
+        return entry
+
+    def keep(self, entry: Entry) -> None:
+        """Take an entry into the history."""
         self._history.append(entry)
         self.grown_at = self._clock.steady()
-        return entry
 
     async def commit(
         self,
@@ -163,6 +177,19 @@ class Ledger:
                 self._flush_soon()
         if not committed:
             await asyncio.get_running_loop().create_future()
+
+    async def commit_alone(self, work: Alone) -> None:
+        """Have ``work`` commit its entry when all before it is committed, and nothing else be sent until it is done.
+
+        It is called, or goes on, also where the caller is cancelled. An entry that it answers is committed before this returns.
+        """
+        if self._closed:
+            raise asyncio.CancelledError("the run is over")
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._outbox.append(_Part(alone=work, done=done))
+        if not self._sending:
+            self._flush_soon()
+        await done
 
     def post(self, *entries: Entry) -> None:
         """Send entries that nobody waits for, in order with all others; they are durable before the run is settled."""
@@ -251,6 +278,11 @@ class Ledger:
         self._unanswered = None
         if verdict is Verdict.COMMITTED:
             return True
+        self.refuse(verdict, reason)
+        return False
+
+    def refuse(self, verdict: Verdict | None, reason: str) -> None:
+        """Stop the run: the store took its last write for good, or there is no telling."""
         self._closed = True
         if verdict is Verdict.CANCELLED:
             self._refused = Stop.CANCEL
@@ -260,7 +292,6 @@ class Ledger:
             self._refused = Stop.BROKEN
         self._outbox.clear()
         self._stop(self._refused, reason)
-        return False
 
     def _flush_soon(self) -> None:
         if self._flusher is None or self._flusher.done():
@@ -275,6 +306,10 @@ class Ledger:
             if self._unanswered is not None and not await self._send(self._unanswered):
                 return
             while self._outbox or self._chunks or self._progress is not None:
+                if self._outbox and self._outbox[0].alone is not None:
+                    if not await self._let_alone(self._outbox.pop(0)):
+                        return
+                    continue
                 parts = self._next_parts()
                 if not await self._send(self._merge(parts)):
                     return
@@ -284,13 +319,26 @@ class Ledger:
         finally:
             self._sending = False
 
+    async def _let_alone(self, part: _Part) -> bool:
+        """Whether the run goes on."""
+        substitute = None if part.alone is None else await part.alone()
+        if self._refused is not None:
+            return False
+        if substitute is not None:
+            self.keep(substitute)
+            if not await self._send(Write(ref=self._lease.ref, entries=(substitute,))):
+                return False
+        if part.done is not None and not part.done.done():
+            part.done.set_result(None)
+        return True
+
     def _next_parts(self) -> list[_Part]:
-        """All that waits, up to the second snapshot: a write carries one."""
+        """All that waits, up to the second snapshot: a write carries one. What commits alone ends them too."""
         taken: list[_Part] = []
         snapshots = 0
         while self._outbox:
             snapshots += self._outbox[0].snapshot is not None
-            if snapshots > 1:
+            if snapshots > 1 or self._outbox[0].alone is not None:
                 break
             taken.append(self._outbox.pop(0))
         return taken

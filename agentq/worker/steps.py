@@ -7,22 +7,25 @@ import hashlib
 import inspect
 import random
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from agentq.budget import Usage, exceeded
-from agentq.errors import BudgetExceeded, ChildFailed, CodecError, JournalMismatch, StepFailed, StepTimeout
-from agentq.failure import failure_from, leaves
+from agentq.errors import BudgetExceeded, CodecError, JournalMismatch, StoreUnavailable
+from agentq.failure import failure_from
 from agentq.journal import Identity, Mismatch, OnInterrupt, superseding
 from agentq.message import Entry, EntryKind, Failure
 from agentq.retry import decide
 from agentq.scope import Frame, Scope, enter_scope, leave_scope
+from agentq.stores.transactional import Rejected, StepTransaction
 from agentq.telemetry import emit
+from agentq.worker.failures import TIMEOUT, escaped, step_error
 from agentq.worker.host import Host
 from agentq.worker.mailbox import Mailbox
 from agentq.worker.mismatch import other_arguments, other_place
+from agentq.worker.transactional import LOSSES, Lost, in_transaction, record
 
 if TYPE_CHECKING:
     from agentq.step import StepSpec
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 Invoke = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any], Scope], Awaitable[Any]]
 """How a body is called: on the loop, in the task's own thread, or in a helper thread."""
 
-TIMEOUT = "StepTimeout"
 INTERRUPTED = "StepInterrupted"
 
 
@@ -171,35 +173,70 @@ class Steps:
         fn = run.replacement(spec)
         if run.options.watch_body is not None:
             run.options.watch_body(frame, run.row.id)
+
+        async def once(shared: StepTransaction | None) -> Any:
+            raw, value = await self._body(spec, place, sign, frame, lambda: invoke(fn, args, kwargs, inside), began, outer)
+            entry = run.ledger.entry(
+                EntryKind.DONE, place, attempt=attempt, args_hash=sign, value=raw, started_at=began,
+                tokens=frame.tokens, cost_nanos=frame.cost_nanos, keep=shared is None,
+            )  # fmt: skip
+            await (run.ledger.commit(entry) if shared is None else record(run, shared, entry))
+            emit("step.done", run_id=run.row.id, task=run.row.task, step=spec.name, duration_s=entry.ended_at - began)
+            return value
+
+        if not spec.transactional or fn is not spec.fn:
+            return await once(None)
         try:
-            returned = await self._timed(spec, invoke(fn, args, kwargs, inside))
-            raw, value = spec.codec.roundtrip(returned)
+            return await in_transaction(run, spec, frame, once)
+        except Rejected as rejected:
+            cause = rejected.__cause__
+            raise _Tried(cause if isinstance(cause, Exception) else rejected, frame, began, outer) from cause
+        except Lost as lost:
+            error = StoreUnavailable(
+                f"{run.store.where}: the transaction of the step was lost {LOSSES} times before its commit"
+            )
+            raise _Tried(error, frame, began, outer) from lost
+
+    async def _body(
+        self,
+        spec: StepSpec,
+        place: Identity,
+        sign: str,
+        frame: Frame,
+        call: Callable[[], Awaitable[Any]],
+        began: float,
+        outer: BaseException | None,
+    ) -> tuple[bytes, Any]:
+        """What the body returned, as it is recorded and as it is read back.
+
+        Raises:
+            _Tried: it failed.
+
+        """
+        run = self._run
+        try:
+            returned = await self._timed(spec, call())
+            recorded = spec.codec.roundtrip(returned)
         except Exception as error:
             if run.unwinding:  # it was cancelled: what a body makes of that is not what it does
                 await run.park()
             raise _Tried(error, frame, began, outer) from error
         except asyncio.CancelledError:
             if run.stopping is None and not spec.at_most_once:
-                self._given_up(spec, place, sign, attempt, frame, began)
+                self._given_up(spec, place, sign, frame, began)
             raise
         except (SystemExit, KeyboardInterrupt) as error:
             named = RuntimeError(f"the step raised {error!r}")
             raise _Tried(named, frame, began, outer) from error
         if run.unwinding:
             await run.park()
-        entry = run.ledger.entry(
-            EntryKind.DONE, place, attempt=attempt, args_hash=sign, value=raw, started_at=began,
-            tokens=frame.tokens, cost_nanos=frame.cost_nanos,
-        )  # fmt: skip
-        await run.ledger.commit(entry)
-        emit("step.done", run_id=run.row.id, task=run.row.task, step=spec.name, duration_s=entry.ended_at - began)
-        return value
+        return recorded
 
-    def _given_up(self, spec: StepSpec, place: Identity, sign: str, attempt: int, frame: Frame, began: float) -> None:
+    def _given_up(self, spec: StepSpec, place: Identity, sign: str, frame: Frame, began: float) -> None:
         """The code cancelled its own step (a timeout around it, a sibling that failed): record that it was begun here."""
         failure = Failure(type="Cancelled", message="given up by the code that called it", step=spec.name)
         entry = self._run.ledger.entry(
-            EntryKind.TRIED, place, attempt=attempt, args_hash=sign, value=msgspec.json.encode(failure), started_at=began,
+            EntryKind.TRIED, place, attempt=frame.attempt, args_hash=sign, value=msgspec.json.encode(failure), started_at=began,
             tokens=frame.tokens, cost_nanos=frame.cost_nanos,
         )  # fmt: skip
         self._run.ledger.post(entry)
@@ -316,49 +353,6 @@ class _Tried(Exception):
 
 class _TooLong(TimeoutError):
     """A try took longer than its step's timeout."""
-
-
-def step_error(entry: Entry, failure: Failure) -> StepFailed:
-    """Return the error of a recorded failure; it remembers its entry, so that a new attempt can supersede it."""
-    kind = StepTimeout if failure.type == TIMEOUT else StepFailed
-    error = kind(entry.step, failure)
-    error.entry = entry
-    return error
-
-
-def escaped(error: BaseException, failures: Mapping[int, Entry], outer: BaseException | None = None) -> list[Entry]:
-    """Journal entries of the failures of steps and children that an error carries: itself, its causes, the members of a group.
-
-    An error raised while another was handled carries that one only where it is not a step failure itself: a failure that
-    was caught, and followed by the failure of another step, is not what escaped. ``outer`` was being handled already when
-    the code began that raised ``error``.
-    """
-    found: dict[int, Entry] = {}
-    seen: set[int] = {id(outer)}
-    todo: list[BaseException | None] = [error]
-    while todo:
-        each = todo.pop()
-        if each is None or id(each) in seen:
-            continue
-        seen.add(id(each))
-        if isinstance(each, StepFailed | ChildFailed):
-            found |= {entry.seq: entry for entry in each.carried}
-            entry = each.entry if isinstance(each, StepFailed) else None
-            while entry is not None and entry.seq not in found:
-                found[entry.seq] = entry
-                inner = msgspec.json.decode(entry.value or b"{}", type=_Inner).seq
-                entry = failures.get(inner) if inner is not None else None
-            continue
-        todo.append(each.__cause__)
-        if not each.__suppress_context__:
-            todo.append(each.__context__)
-        if isinstance(each, BaseExceptionGroup):
-            todo += leaves(each)
-    return [found[seq] for seq in sorted(found)]
-
-
-class _Inner(msgspec.Struct):
-    seq: int | None = None
 
 
 def step_key(run_id: str, place: Identity) -> str:
