@@ -29,6 +29,8 @@ def configure(settings: LogSettings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("agentq").setLevel(settings.level.upper())
+    if settings.level != "debug":
+        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it tells every failed attempt; our events tell the outage
 
 
 class EventFormatter(logging.Formatter):

@@ -90,10 +90,10 @@ def replay(
         outcomes = []
         async with AsyncExitStack() as stack:
             brokers: dict[str, Broker] = {}
-            for letter, body, app in zip(found, bodies, apps, strict=True):
+            for letter, text, app in zip(found, bodies, apps, strict=True):
                 if url and app not in brokers:
                     brokers[app] = await stack.enter_async_context(connected(url, app))
-                outcomes.append(await _replayed(store, brokers.get(app), app, letter, body))
+                outcomes.append(await _replayed(store, brokers.get(app), app, letter, text))
         return outcomes
 
     outcomes = read(store_url, again)
