@@ -146,7 +146,7 @@ def _build(
     if on_interrupt != "fail" and effect != "at_most_once":
         raise DeclarationError(f"step {name!r}: on_interrupt={on_interrupt!r} says something only with effect='at_most_once'")
     if effect not in get_args(Effect):
-        raise DeclarationError(f"step {name!r}: effect={effect!r} must be one of {', '.join(map(repr, get_args(Effect)))}")
+        raise DeclarationError(f"step {name!r}: effect={effect!r} must be 'at_least_once', 'at_most_once' or 'transactional'")
     if effect == "transactional" and not is_async:
         raise DeclarationError(
             f"step {name!r}: effect='transactional' wants an `async def`: agentq.current().connection is awaited"

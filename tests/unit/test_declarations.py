@@ -55,7 +55,7 @@ def test_no_delay_is_at_once_and_tags_add_up() -> None:
         ({"timeout": 3}, "timeout=3 must be a timedelta"),
         ({"retries": 3}, "did you mean retry"),
         ({"on_interrupt": "ask"}, "only with effect='at_most_once'"),
-        ({"effect": "exactly_once"}, "'at_least_once' or 'at_most_once'"),
+        ({"effect": "exactly_once"}, "'at_least_once', 'at_most_once' or 'transactional'"),
     ],
 )
 def test_a_wrong_step_is_refused_when_it_is_declared(options: dict[str, Any], words: str) -> None:
