@@ -65,7 +65,7 @@ class KafkaBroker:
 
     async def inspect(self, queues: Sequence[str], *, fix: bool = False) -> Sequence[Finding]:
         """Check topics, their settings and the group; with ``fix`` create topics that are missing."""
-        return await inspect(self._address, self._desk, queues, fix=fix)
+        return await inspect(self._address, self._desk, self._backlogs, queues, fix=fix)
 
     async def __aenter__(self) -> Self:
         """Connect to nothing yet."""

@@ -7,13 +7,14 @@ import ssl
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import (
     GroupCoordinatorNotAvailableError,
     GroupLoadInProgressError,
+    KafkaConnectionError,
     KafkaError,
     LeaderNotAvailableError,
     NoError,
@@ -225,11 +226,11 @@ class Desk:
             given = options(self._address, "desk")
             client = AIOKafkaClient(**given)
             try:
-                await client.bootstrap()
-            except KafkaError:
-                await client.close()
-                await explain(given)
-                raise
+                try:
+                    await client.bootstrap()
+                finally:  # who was not let in learns of no broker, and not always of an error
+                    if not client.cluster.brokers():
+                        await _explain(given)
             except BaseException:
                 await client.close()
                 raise
@@ -242,21 +243,30 @@ class Desk:
             await client.close()
 
 
-async def explain(given: dict[str, Any]) -> None:
-    """Connect once by hand: the library only logs why no server let us in.
+async def _explain(given: dict[str, Any]) -> NoReturn:
+    """Connect once by hand: the library only logs why no server let us in, and takes some refusals for an empty cluster.
 
     Raises:
         BrokerError, BrokerUnavailable: the reason.
     """
     reachable = {name: value for name, value in given.items() if name != "bootstrap_servers"}
-    for host, port, _ in collect_hosts(given["bootstrap_servers"]):
+    host, port, _ = collect_hosts(given["bootstrap_servers"], randomize=False)[0]
+    what, suspect = f"connect to {host}:{port}", given["security_protocol"].startswith("SASL")
+    try:
+        connection = await create_conn(host, port, **reachable)
         try:
-            connection = await create_conn(host, port, **reachable)
-        except ssl.SSLError as error:
-            raise BrokerError(f"connect to {host}:{port}: {error}; check ca=, cert= and the port") from error
-        except (KafkaError, OSError, TimeoutError) as error:
-            raise failure(error, f"connect to {host}:{port}") from error
-        connection.close()
+            await connection.send(MetadataRequest([]))
+        finally:
+            connection.close()
+    except ssl.SSLError as error:
+        raise BrokerError(f"{what}: {error}; check ca=, cert= and the port") from error
+    except (KafkaError, OSError, TimeoutError) as error:
+        if suspect and isinstance(error, KafkaConnectionError):
+            raise BrokerError(f"{what}: it hung up on us; check user, password or token") from error
+        raise failure(error, what) from error
+    if suspect:
+        raise BrokerError(f"{what}: it tells us nothing; check user, password or token")
+    raise BrokerUnavailable(f"{what}: it names no broker")
 
 
 def _any(client: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -13,11 +12,10 @@ from aiokafka.errors import KafkaError
 
 from agentq.brokers.kafka.access import options
 from agentq.brokers.kafka.address import Address
-from agentq.brokers.kafka.desk import explain
 
 POLL_S: Final = 1.0
 """How long one poll waits for messages."""
-_REBALANCE_S: Final = 10.0
+REBALANCE_S: Final = 10.0
 """For the members to join again when the group changes. All do so in the background, whatever their runs do; it must stay
 below `access.REQUEST_S`, in which a join is answered."""
 _REFRESH_S: Final = 30.0
@@ -40,9 +38,8 @@ class Member:
         self._on_assigned = on_assigned
         self._polling: asyncio.Task[Any] | None = None
         self._change: asyncio.Future[None] | None = None
-        self._given = options(address, "inbox")
         self._consumer = AIOKafkaConsumer(
-            **self._given,
+            **options(address, "inbox"),
             group_id=address.group,
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -51,7 +48,7 @@ class Member:
             max_poll_interval_ms=int(address.poll_interval_s * 1000),
             session_timeout_ms=int(address.session_s * 1000),
             heartbeat_interval_ms=int(min(3.0, address.session_s / 3) * 1000),
-            rebalance_timeout_ms=int(_REBALANCE_S * 1000),
+            rebalance_timeout_ms=int(REBALANCE_S * 1000),
             # It remembers its assignment in the class: two members of one process need a class each.
             partition_assignment_strategy=(type("Sticky", (StickyPartitionAssignor,), {}),),
         )
@@ -60,14 +57,10 @@ class Member:
         """Connect and subscribe; the assignment comes by itself, while it is polled.
 
         Raises:
-            BrokerError, KafkaError: no server lets us in.
+            KafkaError: no server lets us in.
         """
         try:
             await self._consumer.start()
-        except KafkaError:
-            await self.leave()
-            await explain(self._given)
-            raise
         except BaseException:
             await self.leave()
             raise
@@ -89,8 +82,7 @@ class Member:
             await asyncio.wait({polling})
             if not polling.cancelled():
                 polling.exception()
-        with contextlib.suppress(KafkaError):
-            await self._consumer.stop()
+        await _stop(self._consumer)
 
     def go(self, place: TopicPartition, offset: int) -> None:
         """Read ``place`` from ``offset`` on, if it is ours."""
@@ -141,6 +133,19 @@ class Member:
         except (KafkaError, TimeoutError):
             return False
         return True
+
+
+async def _stop(consumer: Any) -> None:
+    """Stop ``consumer``, and what the library forgets when it is stopped while a broker does not answer."""
+    stopping = asyncio.create_task(consumer.stop())
+    await asyncio.wait({stopping})
+    if stopping.cancelled() or stopping.exception() is not None:
+        left = set() if consumer._fetcher is None else set(consumer._fetcher._pending_tasks)  # noqa: SLF001
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        await consumer._client.close()  # noqa: SLF001
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types

@@ -13,13 +13,17 @@ from aiokafka.errors import KafkaError, KafkaTimeoutError
 from agentq.brokers.base import Outgoing
 from agentq.brokers.kafka.access import options
 from agentq.brokers.kafka.address import OVERHEAD, Address
-from agentq.brokers.kafka.desk import Desk, explain
+from agentq.brokers.kafka.desk import Desk
 from agentq.brokers.kafka.failures import failure
 from agentq.errors import BrokerError, BrokerUnavailable
 
 ANSWER_S: Final = 20.0
 """After so long without the cluster's word a message is answered as unavailable; it may be on the cluster's disk even so."""
+FLUSH_S: Final = 10.0
+"""For what was handed in to be sent before a producer ends."""
 _START_S: Final = 10.0
+_REQUEST_S: Final = 5.0
+"""For one request; it is repeated, without harm, until the answer is due."""
 _TOPIC_S: Final = 2.0
 """For a topic to be known, which takes a moment after it was made."""
 _REQUEST_BYTES: Final = 256 * 1024
@@ -35,20 +39,30 @@ class Sender:
         self._desk = desk
         self._producer: Any = None
         self._starting = asyncio.Lock()
+        self._sending = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def send(self, messages: Sequence[Outgoing]) -> list[BaseException | None]:
         """Send; answer in order what became of each."""
+        self._sending += 1
+        self._idle.clear()
         try:
             async with asyncio.timeout(ANSWER_S):
                 producer = await self._started()
                 handed = await self._handed_in(producer, messages)
+            return await self._answers(producer, handed)
         except (KafkaError, TimeoutError, BrokerError) as error:
             return [failure(error, "send")] * len(messages)
-        return await self._answers(producer, handed)
+        finally:
+            self._sending -= 1
+            if not self._sending:
+                self._idle.set()
 
     async def close(self) -> None:
         """Send what was handed in, then hang up."""
+        await self._idle.wait()
         async with self._starting:
             self._give_up(self._producer)
         if self._ending:
@@ -98,9 +112,9 @@ class Sender:
     async def _started(self) -> Any:
         async with self._starting:
             if self._producer is None:
-                given = options(self._address, "producer")
+                await self._desk.brokers()  # it knows why we are not let in; the library tries for ever
                 producer = AIOKafkaProducer(
-                    **given,
+                    **options(self._address, "producer") | {"request_timeout_ms": int(_REQUEST_S * 1000)},
                     enable_idempotence=True,
                     acks="all",
                     linger_ms=int(self._address.linger_s * 1000),
@@ -110,10 +124,6 @@ class Sender:
                 try:
                     async with asyncio.timeout(_START_S):
                         await producer.start()
-                except KafkaError:
-                    await producer.stop()
-                    await explain(given)
-                    raise
                 except BaseException:
                     await producer.stop()
                     raise
@@ -137,11 +147,25 @@ def _answer(future: asyncio.Future[Any]) -> BaseException | None:
 
 
 async def _end(producer: Any) -> None:
-    """Let it send what it has. An idempotent producer of this library tries for ever, so what is left then is failed."""
+    """Let it send what it has, for a while, and stop it."""
     try:
-        async with asyncio.timeout(_START_S):
+        async with asyncio.timeout(FLUSH_S):
             await producer.flush()
     except TimeoutError:
-        producer._message_accumulator.fail_all(KafkaTimeoutError())  # noqa: SLF001 - there is no other way to stop it
-    with contextlib.suppress(KafkaError):
-        await producer.stop()
+        _fail(producer)
+    stopping = asyncio.create_task(producer.stop())
+    await asyncio.wait({stopping})
+    if stopping.cancelled() or stopping.exception() is not None:
+        await producer.client.close()  # it stops in this order, and left this out
+
+
+def _fail(producer: Any) -> None:
+    """Fail what is left. An idempotent producer of this library tries for ever, and offers no other way to make it stop."""
+    accumulator = producer._message_accumulator  # noqa: SLF001
+    accumulator.fail_all(KafkaTimeoutError())
+    accumulator.reenqueue = lambda _: None  # what is on its way now is not tried again
+    batches = (batch for queue in accumulator._batches.values() for batch in queue)  # noqa: SLF001
+    for batch in (*batches, *accumulator._pending_batches):  # noqa: SLF001
+        for future in (batch._drain_waiter, *(future for future, _ in batch._msg_futures)):  # noqa: SLF001
+            if future.done() and not future.cancelled():
+                future.exception()  # nobody else will ask

@@ -20,7 +20,7 @@ _RETENTION_S: Final = 7 * _DAY_S
 _CREATED: Final = {"cleanup.policy": "delete", "retention.ms": str(_RETENTION_S * 1000)}
 
 
-async def inspect(address: Address, desk: Desk, queues: Sequence[str], *, fix: bool) -> list[Finding]:
+async def inspect(address: Address, desk: Desk, backlogs: Backlogs, queues: Sequence[str], *, fix: bool) -> list[Finding]:
     """Look at the cluster, the topics of ``queues`` and the group; with ``fix`` create topics that are missing."""
     try:
         brokers = await desk.brokers()
@@ -36,7 +36,7 @@ async def inspect(address: Address, desk: Desk, queues: Sequence[str], *, fix: b
         elif topic.error is not None:
             findings.append(Finding(what=f"topic {name}", ok=False, text=str(failure(topic.error(), "describe"))))
         else:
-            findings += await _existing(address, desk, topic, queue, brokers)
+            findings += await _existing(address, desk, backlogs, topic, queue, brokers)
     return [*findings, await _group(address, desk)]
 
 
@@ -51,14 +51,14 @@ async def _missing(address: Address, desk: Desk, name: str, *, fix: bool) -> Fin
     return Finding(what=what, ok=True, fixed=True, text=f"created with {address.partitions} partitions, kept for 7 days")
 
 
-async def _existing(address: Address, desk: Desk, topic: Topic, queue: str, brokers: int) -> list[Finding]:
+async def _existing(address: Address, desk: Desk, backlogs: Backlogs, topic: Topic, queue: str, brokers: int) -> list[Finding]:
     what = f"topic {topic.name}"
     try:
         settings = (await desk.configs([topic.name]))[topic.name]
     except BrokerError as error:
         text = f"its settings cannot be read: {error}; allow this user DescribeConfigs on it"
         return [Finding(what=what, ok=False, text=text)]
-    [backlog] = await Backlogs(address, desk).read([queue])
+    [backlog] = await backlogs.read([queue])
     wrong = [*_copies(topic, settings, brokers), *_keeping(settings, backlog), *_sizes(address, settings)]
     if wrong:
         return [Finding(what=what, ok=False, text=text) for text in wrong]
