@@ -23,6 +23,7 @@ from agentq.wire import same_args
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
+    from agentq.handle import RunHandle
     from agentq.task import Task
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -121,27 +122,37 @@ def enqueue(
                     f"{app.store.where}: what is enqueued here is gone when this command ends",
                     hint="--store sqlite:./agentq.db, or `agentq run`, which works on it at once",
                 )
-            before = await app.store.runs(RunQuery(ids=(_known_id(call),), limit=1)) if options["key"] else []
-            if app.broker is not None:
-                _refuse_conflict(call, before)
-            (handle,) = await app.enqueue_many([call])
-            if not wait:
-                sent_to = None if app.broker is None else app.broker.where
-                _submitted(handle.id, task, existed=bool(before), sent_to=sent_to, as_json=as_json)
+            handle = await _enqueue(app, call, quiet=wait, as_json=as_json)
             if not as_json and not await _served(app, task.queue):
                 note(f"no worker serves queue {task.queue} now; start one: {told(f'worker {target}')}")
-            if not wait:
-                return
-            try:
-                result = await handle.result()
-            except (RunFailed, RunCancelled) as error:
-                raise Problem(str(error), hint=told(f"runs show {handle.id}"), code=EX_FAILED) from error
-            print_result(result, run_id=handle.id, as_json=as_json)
+            if wait:
+                await _wait(handle, as_json=as_json)
 
     try:
         asyncio.run(submit())
     except KeyConflict as error:
         raise Problem(str(error), code=EX_FAILED) from error
+
+
+async def _enqueue(app: AgentQ, call: Any, *, quiet: bool, as_json: bool) -> RunHandle[Any]:
+    """Put the run on its way, and say where it is now unless that is to be ``quiet``."""
+    key = call.call.key
+    before = await app.store.runs(RunQuery(ids=(_known_id(call),), limit=1)) if key else []
+    if app.broker is not None:
+        _refuse_conflict(call, before)
+    (handle,) = await app.enqueue_many([call])
+    if not quiet:
+        sent_to = None if app.broker is None else app.broker.where
+        _submitted(handle.id, call.task, existed=bool(before), sent_to=sent_to, as_json=as_json)
+    return handle
+
+
+async def _wait(handle: RunHandle[Any], *, as_json: bool) -> None:
+    try:
+        result = await handle.result()
+    except (RunFailed, RunCancelled) as error:
+        raise Problem(str(error), hint=told(f"runs show {handle.id}"), code=EX_FAILED) from error
+    print_result(result, run_id=handle.id, as_json=as_json)
 
 
 def _refuse_conflict(call: Any, before: list[Run]) -> None:

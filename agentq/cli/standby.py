@@ -75,10 +75,13 @@ class Standby:
 
     def drain(self, reason: str) -> None:
         """Let the worker drain, or end the waiting for the store. Called on the event loop."""
-        self._told = self._told or reason
+        first, self._told = not self._told, self._told or reason
         if self.worker is not None:
             self.worker.drain(reason)
-        elif self._interrupt is not None:
+            return
+        if first:
+            emit("worker.draining", reason=reason, busy=0)
+        if self._interrupt is not None:
             interrupt, self._interrupt = self._interrupt, None
             interrupt()
 

@@ -95,7 +95,10 @@ async def test_told_to_drain_it_ends_without_the_store(seen):
         waiting.drain("SIGTERM")
         waiting.abort()
         assert await opening is False
-    assert seen[-1] == ("worker.stopped", {"reason": "SIGTERM", "runs": 0})
+    assert seen[-2:] == [
+        ("worker.draining", {"reason": "SIGTERM", "busy": 0}),
+        ("worker.stopped", {"reason": "SIGTERM", "runs": 0}),
+    ]
 
 
 async def test_an_attempt_that_hangs_does_not_hold_up_the_end():
