@@ -2,77 +2,64 @@
 
 from __future__ import annotations
 
-import uuid
-from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from agentq.testing.broker import MemoryBroker
-from agentq.testing.clock import SimulatedClock
-from agentq.testing.conformance.brokers import CLAUSES, Clause, Setting, check
+from agentq.testing.conformance.brokers import CLAUSES, Clause, check
+from tests.helpers import broker_settings
+from tests.helpers.cut import wire
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-GIVE_UP_AFTER = 5
-
-
-def memory(**kind: Any) -> Setting:
-    clock, name = SimulatedClock(), uuid.uuid4().hex
-
-    def make() -> MemoryBroker:
-        return MemoryBroker(name, clock=clock, give_up_after=GIVE_UP_AFTER, wait_s=0.05, **kind)
-
-    keeper = make()
-
-    def unreachable() -> MemoryBroker:
-        broker = MemoryBroker(clock=clock, **kind)
-        broker.trouble.down = True
-        return broker
-
-    async def pass_time(seconds: float) -> None:
-        clock.advance(seconds)
-
-    async def stop() -> None:
-        keeper.trouble.down = True
-
-    async def start() -> None:
-        keeper.trouble.down = False
-
-    return Setting(
-        open=make,
-        pass_time=pass_time,
-        wall=clock.wall,
-        quiet_s=0.05,
-        give_up_after=GIVE_UP_AFTER,
-        queues_are_made=False,
-        unreachable=unreachable,
-        stop=stop,
-        start=start,
-    )
+MEMORY = {"memory": {}, "memory in order": {"ordering": True}, "memory log": {"partitions": 3}}
+SERVERS = ["sqs on elasticmq", "sqs fifo on elasticmq", "sqs on moto", "sqs fifo on moto", "kafka"]
+FIFO = "{app}-{queue}.fifo"
 
 
-MEMORY: dict[str, Callable[[], Setting]] = {
-    "memory": memory,
-    "memory in order": lambda: memory(ordering=True),
-    "memory log": lambda: memory(partitions=3),
-}
+@pytest.fixture(autouse=True)
+def _someone(monkeypatch):
+    """Credentials by the default chain, and no look for others at a cloud's address."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
-@pytest.fixture(params=MEMORY)
-def setting(request):
-    return MEMORY[request.param]()
+@pytest.fixture(scope="session", params=[*MEMORY, *SERVERS])
+def server(request):
+    """A kind of broker, and where its server is."""
+    name = request.param
+    if name in MEMORY:
+        return name, ""
+    if name == "kafka":
+        pytest.importorskip("aiokafka")
+        return name, request.getfixturevalue("kafka_address")
+    pytest.importorskip("aiobotocore")
+    return name, request.getfixturevalue("moto_url" if "moto" in name else "elasticmq_url")
+
+
+@pytest.fixture
+async def setting(server):
+    name, at = server
+    template = FIFO if "fifo" in name else ""
+    if name in MEMORY:
+        yield broker_settings.in_memory(**MEMORY[name])
+    elif name == "kafka":
+        yield broker_settings.on_kafka(at)
+    elif "moto" in name:
+        yield broker_settings.on_sqs(at, template, load=20)
+    else:
+        async with wire(urlsplit(at).port) as cut:
+            yield broker_settings.on_sqs(f"http://127.0.0.1:{cut.port}", template, cut=cut)
 
 
 @pytest.mark.parametrize("clause", CLAUSES, ids=str)
-async def test_broker(clause: Clause, setting: Setting):
+async def test_broker(clause: Clause, setting):
     if why := clause.does_not_apply(setting):
         pytest.skip(why)
     await clause(setting)
 
 
 async def test_the_suite_runs_without_pytest():
-    assert await check(memory()) == {}
+    assert await check(broker_settings.in_memory()) == {}
 
 
 def test_clauses_are_told_apart_by_name():

@@ -49,6 +49,8 @@ class Setting:
     """Makes another broker object on the same data; the clause enters it."""
     prepare: Callable[[Broker, str], Awaitable[None]] = _made
     """Makes a queue of this name; default by ``inspect(fix=True)``."""
+    hide_briefly: Callable[[Broker, str], Awaitable[None]] | None = None
+    """Makes a queue hide what was delivered for ``redelivery_s`` only, where queues hide it for longer otherwise."""
     pass_time: Callable[[float], Awaitable[None]] = asyncio.sleep
     """Lets so many seconds of the broker's clock pass."""
     wall: Callable[[], float] = time.time
@@ -58,7 +60,7 @@ class Setting:
     patience_s: float = 10.0
     """Real seconds in which what must happen does."""
     at_once_s: float = 10.0
-    """Real seconds that are still at once; below ``redelivery_s`` where real time passes."""
+    """Real seconds that are still at once: fewer than a queue hides what was delivered, unless time is simulated."""
     quiet_s: float = 0.5
     """Real seconds after which what has not happened does not."""
     delay_s: float = 2.0
@@ -99,6 +101,8 @@ class Clause:
 
     body: Callable[[Bench], Awaitable[None]]
     needs: tuple[Need, ...] = ()
+    brief: bool = False
+    """Whether it lets deliveries expire, so that a queue had better not hide them for long."""
 
     def __str__(self) -> str:
         """The sentence, as an identifier."""
@@ -113,12 +117,14 @@ class Clause:
         async with setting.open() as broker:
             bench = Bench(setting, broker)
             await bench.make(bench.queue)
+            if self.brief and setting.hide_briefly is not None:
+                await setting.hide_briefly(broker, bench.queue)
             await self.body(bench)
 
 
-def clause(*needs: Need) -> Callable[[Callable[[Bench], Awaitable[None]]], Clause]:
+def clause(*needs: Need, brief: bool = False) -> Callable[[Callable[[Bench], Awaitable[None]]], Clause]:
     """Mark a function of a `Bench` as a clause; its name is the sentence that it proves."""
-    return lambda body: Clause(body, needs)
+    return lambda body: Clause(body, needs, brief)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ BATCH = 10
 """How many more than wanted a batch under way may bring."""
 
 
-@clause()
+@clause(brief=True)
 async def a_delivery_keeps_its_id_when_it_comes_again(bench: Bench) -> None:
     sent = await bench.put(4)
     async with bench.inbox() as inbox:
@@ -33,7 +33,7 @@ async def ids_differ_between_queues(bench: Bench) -> None:
     assert {first.queue, second.queue} == {bench.queue, other}
 
 
-@clause()
+@clause(brief=True)
 async def what_is_acknowledged_never_comes_again(bench: Bench) -> None:
     await bench.put(5)
     async with bench.inbox() as inbox:
@@ -44,7 +44,7 @@ async def what_is_acknowledged_never_comes_again(bench: Bench) -> None:
         assert await bench.rest(inbox) == []
 
 
-@clause()
+@clause(brief=True)
 async def what_is_not_acknowledged_comes_again(bench: Bench) -> None:
     await bench.put(6)
     async with bench.inbox() as inbox:
@@ -57,7 +57,7 @@ async def what_is_not_acknowledged_comes_again(bench: Bench) -> None:
         assert await bench.rest(inbox) == []
 
 
-@clause(Need.QUEUE)
+@clause(Need.QUEUE, brief=True)
 async def what_is_held_for_too_long_goes_to_another(bench: Bench) -> None:
     await bench.put(3)
     async with bench.inbox() as slow, bench.another() as broker, bench.inbox(broker=broker) as quick:
@@ -83,7 +83,7 @@ async def acknowledging_again_is_harmless(bench: Bench) -> None:
         assert sorted(bodies(await bench.collect(inbox, 2, acknowledge=True))) == sorted(sent)
 
 
-@clause()
+@clause(brief=True)
 async def many_are_acknowledged_in_one_call(bench: Bench) -> None:
     await bench.put(35)
     async with bench.inbox() as inbox:

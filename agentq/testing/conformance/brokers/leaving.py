@@ -60,7 +60,7 @@ async def what_is_released_before_leaving_comes_at_once_to_the_next(bench: Bench
     assert sorted(bodies(found)) == sorted(sent)
 
 
-@clause()
+@clause(brief=True)
 async def two_inboxes_share(bench: Bench) -> None:
     count = 40
     found: dict[bytes, int] = {}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from agentq.brokers.base import Delivery
 from agentq.testing.conformance.brokers.bench import Bench, Need, bodies, clause, fresh
+from agentq.testing.wait import wait_until
 
 
 @clause(Need.LOG)
@@ -44,6 +45,22 @@ async def stored_positions_win_over_committed_ones(bench: Bench) -> None:
     _store(bench, found[:2])
     async with bench.another() as broker, bench.inbox(broker=broker) as inbox:
         assert bodies(await bench.collect(inbox, 4, acknowledge=True)) == sent[2:]
+
+
+@clause(Need.LOG)
+async def what_the_store_has_read_is_not_backlog(bench: Bench) -> None:
+    await bench.put(5, group="one", ordered=True)
+    async with bench.inbox() as inbox:
+        _store(bench, await bench.collect(inbox, 5))
+
+    async def empty() -> bool:
+        found = await bench.counted()
+        return not (found.error or found.ready or found.taken)
+
+    async with bench.inbox() as inbox:
+        assert await bench.rest(inbox) == []
+        await wait_until("the broker has heard of it", empty, timeout_s=bench.setting.patience_s, every_s=0.05)
+    assert await empty()
 
 
 @clause(Need.LOG)

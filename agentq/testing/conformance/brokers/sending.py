@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 from agentq.errors import BrokerUnavailable
 from agentq.testing.conformance.brokers.bench import Bench, Need, bodies, clause
@@ -30,7 +31,8 @@ async def any_json_text_travels(bench: Bench) -> None:
     await bench.send(*(bench.message(text) for text in texts))
     async with bench.inbox() as inbox:
         found = await bench.collect(inbox, len(texts), acknowledge=True)
-    assert sorted(bodies(found)) == sorted(text.encode() for text in texts)
+    # The same JSON: a broker that lacks a character may write it as an escape.
+    assert sorted(map(str, map(json.loads, bodies(found)))) == sorted(str(json.loads(text)) for text in texts)
 
 
 @clause()
