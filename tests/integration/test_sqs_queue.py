@@ -164,7 +164,7 @@ async def test_sends_are_answered_one_by_one(elasticmq_url):
         )
         assert fine is None
         assert "agentq doctor --fix" in str(missing)
-        assert "1048576" in str(large)
+        assert "attributes included" in str(large)
         assert "80 letters" in str(unnamed)
         assert "InvalidMessageContents" in str(control)
         [backlog] = await broker.backlog(["work"])

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("aiobotocore")
 
 from agentq.brokers.base import Outgoing
-from agentq.brokers.sqs.address import MAX_BATCH_BYTES
+from agentq.brokers.sqs.address import MAX_BYTES
 from agentq.brokers.sqs.outbox import entry_of
 from agentq.errors import InvalidArgument, PayloadTooLarge
 
@@ -61,8 +61,8 @@ async def test_a_group_that_sqs_cannot_name_becomes_one_that_it_can(group):
 
 async def test_attributes_count_towards_the_limit():
     assert entry_of(outgoing(body=b"x" * 100, attributes={"tenant": "é"}), fifo=False).size == 100 + 6 + 2 + 6
-    largest = b"x" * MAX_BATCH_BYTES
-    assert entry_of(outgoing(body=largest), fifo=False).size == MAX_BATCH_BYTES
+    largest = b"x" * MAX_BYTES
+    assert entry_of(outgoing(body=largest), fifo=False).size == MAX_BYTES
     with pytest.raises(PayloadTooLarge, match="attributes included"):
         entry_of(outgoing(body=largest, attributes={"tenant": "a"}), fifo=False)
 

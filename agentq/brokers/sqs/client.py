@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
@@ -30,6 +31,7 @@ _CONNECT_S: Final = 3
 _READ_S: Final = 10
 """An answer of SQS takes milliseconds; a server that is silent for so long is not there."""
 _TRIES: Final = 3
+_PIECE_BYTES: Final = 256 * 1024
 _LEAST_AGE_S: Final = 5.0
 """A client that is younger is not made anew: its credentials are as new as they get."""
 
@@ -76,7 +78,9 @@ class _Generation:
                     config=self._settings(kind),
                     **self._stand_in(kind),
                 )
-                self._clients[kind] = await self._stack.enter_async_context(client)
+                made = await self._stack.enter_async_context(client)
+                made.meta.events.register("before-send.sqs", _as_stream)
+                self._clients[kind] = made
             return self._clients[kind]
 
     def _read_description(self, service: str) -> None:
@@ -105,6 +109,12 @@ class _Generation:
             "retries": {"mode": "standard", "total_max_attempts": 1 if polls else _TRIES},
         }
         return AioConfig(**settings)
+
+
+def _as_stream(request: Any, **_: Any) -> None:
+    """Let aiohttp write a request piece by piece: of a large one in one piece it warns, because it holds up the loop."""
+    if isinstance(request.body, bytes) and len(request.body) > _PIECE_BYTES:
+        request.body = io.BytesIO(request.body)
 
 
 class Clients:

@@ -7,7 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from agentq.brokers.sqs.address import MAX_BATCH_BYTES, is_fifo
+from agentq.brokers.sqs.address import MAX_BYTES, is_fifo
 from agentq.brokers.sqs.batches import Batcher, Entry
 from agentq.errors import AgentQError, InvalidArgument, PayloadTooLarge
 
@@ -39,7 +39,7 @@ class Outbox:
         for message in messages:
             try:
                 name = self._address.name(message.queue)
-                entry = entry_of(message, fifo=is_fifo(name))
+                entry = entry_of(message, fifo=is_fifo(name), max_bytes=self._address.max_bytes)
             except AgentQError as error:
                 prepared.append(error)
                 continue
@@ -64,7 +64,7 @@ class Outbox:
         return self._batchers[name]
 
 
-def entry_of(message: Outgoing, *, fifo: bool) -> Entry:
+def entry_of(message: Outgoing, *, fifo: bool, max_bytes: int = MAX_BYTES) -> Entry:
     """The batch entry of a message.
 
     Raises:
@@ -74,9 +74,12 @@ def entry_of(message: Outgoing, *, fifo: bool) -> Entry:
     body = _text(message)
     fields: dict[str, Any] = {"MessageBody": body}
     attributes = {name: value for name, value in message.attributes.items() if value}  # SQS refuses empty ones
-    size = len(body.encode()) + sum(len(name) + len(value.encode()) + len(_STRING) for name, value in attributes.items())
-    if size > MAX_BATCH_BYTES:
-        raise PayloadTooLarge("body", f"{size} bytes", f"SQS takes at most {MAX_BATCH_BYTES} bytes, attributes included")
+    size = len(body.encode()) + sum(len(name) + len(value.encode()) for name, value in attributes.items())
+    if size > max_bytes:
+        raise PayloadTooLarge(
+            "body", f"{size} bytes", f"send at most {max_bytes} bytes, attributes included, and refer to the rest"
+        )
+    size += len(_STRING) * len(attributes)
     if attributes:
         fields["MessageAttributes"] = {name: {"DataType": _STRING, "StringValue": value} for name, value in attributes.items()}
     if not fifo:
