@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from agentq.cli import output
-from agentq.cli.letters import body_text, chosen, find_letter, first_line, letter_json, safe
+from agentq.cli.letters import LetterId, body_text, chosen, find_letter, first_line, letter_json, safe
 from agentq.cli.problem import Problem
 from agentq.cli.reading import json_option, read, store_option, told
 from agentq.cli.replay import collect, replay
@@ -93,7 +93,7 @@ def _table(found: list[DeadLetter], *, full: bool) -> None:
 
 
 @dead.command("show", short_help="Show one: why it is one, where it came from, what it holds.")
-@click.argument("letter", metavar="LETTER")
+@click.argument("letter", metavar="LETTER", type=LetterId())
 @click.option("--raw", is_flag=True, help="Print the body alone, byte for byte, secrets included: to mend it.")
 @store_option
 @json_option
@@ -150,7 +150,7 @@ def _page(letter: DeadLetter) -> None:
 
 
 @dead.command("drop")
-@click.argument("letters", nargs=-1, metavar="LETTER…")
+@click.argument("letters", nargs=-1, metavar="LETTER…", type=LetterId())
 @click.option("--all", "every", is_flag=True, help="Every letter there is.")
 @click.option("-q", "--queue", metavar="NAME", help="With --all: only of this queue.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")

@@ -21,10 +21,12 @@ async def find_or_submitted(store: Store, word: str, broker_url: str | None) -> 
     """Return the run that ``word`` means. A whole id that the store does not know is `SUBMITTED` where there is a broker."""
     try:
         return await find_run(store, word)
-    except NotFound:
+    except NotFound as error:
         run_id = word.lower()
-        if meant_broker(broker_url) is None or not _FULL_ID.fullmatch(run_id):
+        if meant_broker(broker_url) is None:
             raise
+        if not _FULL_ID.fullmatch(run_id):
+            raise NotFound(f"{error}; one that is still in the broker is known by its whole id alone") from None
         nothing = {"app": "", "task": "", "queue": "", "args": b"", "args_hash": "", "submitted_at": 0.0}
         return Run(id=run_id, state=RunState.SUBMITTED, **nothing)  # type: ignore[arg-type]  # texts, bytes and a time
 

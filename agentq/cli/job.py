@@ -22,7 +22,7 @@ from agentq.cli.teach import Teaching
 from agentq.cli.text import count
 from agentq.cli.worker import changed_log
 from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
-from agentq.errors import StoreUnavailable
+from agentq.errors import NotFound, StoreUnavailable
 from agentq.message import QueueStats, Run, RunState
 from agentq.settings import seconds
 
@@ -102,7 +102,13 @@ async def _one(
     wait_s: float,
 ) -> int:
     async with opening():
-        wanted = await find_run(app.store, word) if word else None
+        try:
+            wanted = await find_run(app.store, word) if word else None
+        except NotFound as error:
+            if app.broker is None:
+                raise
+            note(f"{error}; it may still be in the broker")
+            return EX_TEMPFAIL
         if wanted is not None and wanted.state.final:
             return EX_FAILED if wanted.state is not RunState.SUCCEEDED else 0
         report = await _work(app, limits, wanted.id if wanted else None, time.monotonic() + wait_s)

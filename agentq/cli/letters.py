@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, Final
 
+import click
 import msgspec
 
 from agentq.cli.problem import Problem
-from agentq.cli.reading import told
+from agentq.cli.reading import read, told
 from agentq.cli.text import iso
-from agentq.errors import InvalidArgument
+from agentq.errors import AgentQError, InvalidArgument
 from agentq.message import DeadLetter, LetterQuery
 from agentq.redact import redact, redact_fields
 
@@ -26,6 +27,23 @@ _TEXT: Final = {number: f"\\x{number:02x}" for number in (*range(0x20), 0x7F, *r
 _LINES: Final = {**_TEXT, 0x09: "\t", 0x0A: "\n"}
 _DIRECTIONS: Final = {number: f"\\u{number:04x}" for number in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 """Marks that turn the direction of writing around, so that a text reads as another one."""
+
+
+class LetterId(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.2 on only
+    """A dead letter's id or its start; completed from the store."""
+
+    name = "letter"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        """Offer the newest letters; nothing if the store cannot be read."""
+        del param
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - only for completion
+
+        try:
+            found = read(ctx.params.get("store_url"), lambda store: store.letters(LetterQuery(limit=50)))
+        except (AgentQError, click.ClickException, OSError):
+            return []
+        return [CompletionItem(one.id, help=first_line(one.reason)) for one in found if one.id.startswith(incomplete)]
 
 
 async def find_letter(store: Store, word: str) -> DeadLetter:

@@ -14,7 +14,7 @@ import msgspec
 from agentq import wire
 from agentq.cli import output
 from agentq.cli.brokers import answered, connected, meant_broker, needed, one_app, queues_of, shown
-from agentq.cli.letters import chosen, first_line, safe
+from agentq.cli.letters import LetterId, chosen, first_line, safe
 from agentq.cli.problem import EX_FAILED, Problem, note
 from agentq.cli.reading import broker_option, json_option, read, store_option, told
 from agentq.cli.target import load_app
@@ -46,7 +46,7 @@ class Outcome:
 
 
 @click.command("replay", cls=Teaching, short_help="Let dead letters become runs after all.")
-@click.argument("letters", nargs=-1, metavar="LETTER…")
+@click.argument("letters", nargs=-1, metavar="LETTER…", type=LetterId())
 @click.option("--all", "every", is_flag=True, help="Every letter there is.")
 @click.option("-q", "--queue", metavar="NAME", help="With --all: only of this queue.")
 @click.option("--body", type=click.File("rb"), metavar="FILE", help="In place of the letter's body; - is stdin.")

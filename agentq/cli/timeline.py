@@ -117,7 +117,8 @@ def _lineage(run: Run) -> str:
 def _hardships(run: Run) -> str:
     taken = f"taken over {count(run.takeovers, 'time')}" if run.takeovers else ""
     died = f"died alone {count(run.deaths, 'time')}" if run.deaths else ""
-    return " · ".join(filter(None, [taken, died]))
+    lost = f"lost alone {count(run.losses, 'time')}" if run.losses else ""
+    return " · ".join(filter(None, [taken, died, lost]))
 
 
 def _worker(view: RunView) -> Text:

@@ -106,7 +106,8 @@ def test_a_run_that_the_store_does_not_know_is_submitted(agentq):
     assert f"{run_id}  submitted: in the broker, or never heard of" in agentq("runs", "show", run_id).stdout
     assert json.loads(agentq("runs", "show", run_id, "--json").stdout) == {"id": run_id, "state": "submitted"}
     assert f"there is no run {run_id}" in agentq("runs", "show", run_id, code=1, url=None).output
-    assert "no run's id starts with" in agentq("runs", "show", run_id[:12], code=1).output
+    out = agentq("runs", "show", run_id[:12], code=1).output
+    assert f"no run's id starts with '{run_id[:12]}'; one that is still in the broker is known by its whole id" in out
 
 
 def test_a_cancel_may_come_before_the_run(agentq, store):

@@ -2,6 +2,7 @@ import asyncio
 import json
 import time
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -221,6 +222,14 @@ def test_collect_moves_what_the_broker_gave_up_into_the_store(shelf, broker):
 
 def test_collect_without_a_broker_says_how_to_name_one(shelf):
     assert "no broker is named" in shelf.call("collect", code=2).output
+
+
+def test_ids_are_completed_from_the_store(shelf, tmp_path):
+    for path, offered in ((shelf.path, [shelf.ids["empty"]]), (tmp_path / "no.db", [])):
+        context = click.Context(cli)
+        context.params["store_url"] = str(path)
+        found = letters.LetterId().shell_complete(context, None, shelf.ids["empty"][:5])
+        assert [item.value for item in found] == offered
 
 
 @pytest.mark.parametrize("body", [b"[" * 5000, b"\xc3\x28", b"{" * 5000, b'"\\ud800"', b"1e999999"])
