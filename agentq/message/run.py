@@ -54,7 +54,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     suspect: bool = False
     """Its last worker died without a journal entry: it runs isolated and alone next."""
     deaths: int = 0
-    """How often it died alone without journal progress."""
+    """How often its own process died, while its worker lived, without journal progress."""
+    losses: int = 0
+    """How often the lease of its worker ran out while it was alone as a suspect, without journal progress."""
     takeovers: int = 0
     """How often another worker took it over after a lease expired."""
     progress: float | None = None

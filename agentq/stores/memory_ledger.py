@@ -170,7 +170,7 @@ class Ledger:
             self._supersede(row, row.journal[failed])
         row.attempt = 1
         row.cancelling = row.paused = row.suspect = False
-        row.deaths = 0
+        row.deaths = row.losses = 0
         row.finished_at = None
         row.running_s = 0.0  # else a run that used up its running time could never be retried
         row.queue(self.clock.wall(), rank=self.clock.wall())

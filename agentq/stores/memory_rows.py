@@ -57,6 +57,7 @@ class Row:
     """Another run holds its ordering key, or is before it."""
     suspect: bool = False
     deaths: int = 0
+    losses: int = 0
     takeovers: int = 0
     progress: tuple[float | None, str] = (None, "")
     tokens: int = 0
@@ -164,7 +165,7 @@ class Row:
             started_at=self.started_at, finished_at=self.finished_at, running_s=self.running_s,
             owner=self.owner, lease_s=self.lease_until - steady if held else None,
             result=self.result, failure=self.failure, cancelling=self.cancelling, paused=self.paused,
-            suspect=self.suspect, deaths=self.deaths, takeovers=self.takeovers,
+            suspect=self.suspect, deaths=self.deaths, losses=self.losses, takeovers=self.takeovers,
             progress=self.progress[0], progress_note=self.progress[1],
             entries=len(self.journal), steps=self.steps, last_step=self._last_step(),
             tokens=self.tokens, cost_nanos=self.cost_nanos,

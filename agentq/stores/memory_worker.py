@@ -125,7 +125,7 @@ class WorkerLedger(Ledger):
         if taken_over:
             row.takeovers += 1
             row.running_s += row.lived(wall, steady)
-            row.deaths = 0 if row.grown else row.deaths + row.suspect
+            row.deaths, row.losses = (0, 0) if row.grown else (row.deaths, row.losses + row.suspect)
             row.suspect = not row.grown
         row.state = RunState.RUNNING
         row.epoch += 1
@@ -211,7 +211,8 @@ class WorkerLedger(Ledger):
 
     def _hand_back(self, row: Row, settle: Retried | Suspended | Released | Crashed) -> None:
         now = self.clock.wall()
-        row.deaths = row.deaths + 1 if isinstance(settle, Crashed) and not row.grown else 0
+        barren = isinstance(settle, Crashed) and not row.grown
+        row.deaths, row.losses = (row.deaths + 1, row.losses) if barren else (0, 0)
         row.suspect = isinstance(settle, Crashed)
         if isinstance(settle, Suspended):
             row.let_go()

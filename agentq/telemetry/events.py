@@ -108,7 +108,7 @@ _EVENTS: Final = (
         "run.crashed", ERROR, (*_RUN, "duration_s", "deaths", "code", "signal", *_WHY), "the process that ran it alone died"
     ),
     _event("run.lost", WARNING, (*_RUN, "duration_s", *_WHY), "another epoch owns it: this attempt was stopped"),
-    _event("run.poisoned", ERROR, (*_RUN, "deaths", *_WHY), "it killed its process too often without progress"),
+    _event("run.poisoned", ERROR, (*_RUN, "deaths", "losses", *_WHY), "it killed its process too often without progress"),
     _event(
         "run.timed_out", WARNING, (*_RUN, "duration_s", "timeout_s", "limit", *_WHY), "its running time or deadline is over"
     ),

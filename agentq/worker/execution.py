@@ -30,6 +30,7 @@ from agentq.message import (
     Suspended,
     Verdict,
 )
+from agentq.poison import poisoned
 from agentq.retry import decide
 from agentq.scope import Scope, enter_scope
 from agentq.stores.base import Store
@@ -49,8 +50,6 @@ if TYPE_CHECKING:
     from agentq.step import StepSpec
     from agentq.task import Task
 
-POISON_DEATHS = 3
-"""A run that died alone so often without a journal entry is not tried again."""
 _RETRY_CANCEL_S = 1.0
 
 
@@ -221,9 +220,11 @@ class Execution:
     def _refusal(self) -> Settlement | None:
         """Settle without running any code: poison, and calls that this code cannot take."""
         run = self.row
-        if run.deaths >= POISON_DEATHS:
-            emit("run.poisoned", run_id=run.id, task=run.task, deaths=run.deaths)
-            message = f"its worker died {run.deaths} times while this run was alone in a process and recorded nothing"
+        if poisoned(run.deaths, run.losses):
+            emit("run.poisoned", run_id=run.id, task=run.task, deaths=run.deaths, losses=run.losses)
+            message = (
+                f"its process died {run.deaths} times, its worker {run.losses} times, while it was alone and recorded nothing"
+            )
             return Failed(failure=Failure(type="Poisoned", message=message, permanent=True))
         try:
             arguments = self.task.arguments

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from agentq.clock import Clock
 from agentq.message import Claim, ClaimRequest
+from agentq.poison import poisoned
 from agentq.settings import WorkerSettings
 from agentq.stores.base import Store
 from agentq.telemetry import emit
-from agentq.worker.execution import POISON_DEATHS, End
+from agentq.worker.execution import End
 from agentq.worker.host import ExecutionOptions
 from agentq.worker.isolate import Isolated, can_isolate
 from agentq.worker.leases import Heart, Held
@@ -160,7 +161,7 @@ class Pool:
         held = self._heart.hold(claim.ref, sent)
         run = claim.run
         task = self._app.find(run.task)
-        apart = (run.suspect or task.spec.isolate) and run.deaths < POISON_DEATHS  # poison is settled without running
+        apart = (run.suspect or task.spec.isolate) and not poisoned(run.deaths, run.losses)  # settled without running
         working: Working
         if apart and can_isolate(self._app, self._store):
             working = Isolated(self._app, task, claim, held, self._store, self._clock, self._settings)

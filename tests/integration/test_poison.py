@@ -6,6 +6,7 @@ import pytest
 
 from agentq import AgentQ, Context, Retry
 from agentq.message import ClaimRequest, Requeue, RunState
+from agentq.poison import LOSSES
 from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import LEASE_S, Calls, Lab, lab
@@ -34,9 +35,9 @@ async def test_a_first_death_without_progress_makes_a_run_suspect_and_only_dying
         (live,), _ = await bench.claim()
         assert (live.row.suspect, live.row.deaths, live.row.takeovers) == (True, 0, 1)
         bench.clock.advance(LEASE_S + 1)
-        await die(bench, run_id, 2)
+        await die(bench, run_id, LOSSES - 1)
         (live,), _ = await bench.claim()
-        assert live.row.deaths == 3
+        assert (live.row.deaths, live.row.losses) == (0, LOSSES)
         assert await bench.work_on(live) is End.FAILED
         run = await bench.run(run_id)
         assert run.failure is not None
@@ -123,7 +124,7 @@ async def test_runs_retry_gives_a_poisoned_run_another_chance() -> None:
 
     async with lab(aq) as bench:
         run_id = await bench.submit(task.bind())
-        await die(bench, run_id, 4)
+        await die(bench, run_id, LOSSES + 1)
         await bench.settle()
         assert await bench.state(run_id) is RunState.FAILED
         await bench.command(Requeue(run_id=run_id))

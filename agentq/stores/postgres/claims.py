@@ -72,7 +72,8 @@ update ~.run r set state = 1, ready = false, wake_at = null, due_at = null, epoc
   running_s = r.running_s + case when c.late then {_LIVED} else 0 end,
   takeovers = case when c.late then r.takeovers + 1 else r.takeovers end,
   suspect = case when c.late then not c.grown else r.suspect end,
-  deaths = case when not c.late then r.deaths when c.grown then 0 else r.deaths + r.suspect::int end
+  deaths = case when c.late and c.grown then 0 else r.deaths end,
+  losses = case when not c.late then r.losses when c.grown then 0 else r.losses + r.suspect::int end
 from chosen c where r.n = c.n
 returning {RUN_COLUMNS}, c.place, c.rank as ranked, c.late
 """  # noqa: S608
@@ -82,9 +83,9 @@ with {_READY}, changed as ({_CHANGE})
 select changed.*, (select sum(quota) from best) as quota from (select 1) as one left join changed on true
 """  # noqa: S608
 _PRIORITY: Final = 8
-_PLACE: Final = 43
-_RANKED: Final = 44
-_LATE: Final = 45
+_PLACE: Final = 44
+_RANKED: Final = 45
+_LATE: Final = 46
 
 _GROWN: Final = "exists (select 1 from ~.journal j where j.run = run.n and j.seq = run.claimed)"
 # Rare: among the ready there are runs of the dead. Twice the number may be locked for a moment; the best of both are taken.

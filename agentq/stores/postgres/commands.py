@@ -130,7 +130,7 @@ async def _requeue(desk: Desk, run: Held) -> Reply:
         kind = KIND_CODES[EntryKind.SUPERSEDED]
         await desk.db.fetch(_SUPERSEDE, run.n, failure.seq, kind, run.epoch, desk.wall, _SUPERSEDABLE)
     # A fresh set of attempts has its whole running time again, else a run that timed out could never be retried.
-    run.attempt, run.running_s, run.deaths = 1, 0.0, 0
+    run.attempt, run.running_s, run.deaths, run.losses = 1, 0.0, 0, 0
     run.cancelling = run.paused = run.suspect = False
     run.finished_at = None
     run.ends, run.result, run.result_blob = True, None, None

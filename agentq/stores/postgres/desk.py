@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = (
     "n, id, lane, state, epoch, token, cancelling, paused, suspect, deaths, claimed, attempt, submitted_at, due_at, deadline,"
-    " rank, since, settled, root_id, running_s, watched, finished_at, progress, progress_note, line, behind"
+    " rank, since, settled, root_id, running_s, watched, finished_at, progress, progress_note, line, behind, losses"
 )
 
 _SUBTREE: Final = """
@@ -67,13 +67,14 @@ update ~.run r set
   token = case when v.state = 1 then r.token end,
   owner = case when v.state = 1 then r.owner end,
   lease_until = case when v.state = 1 then r.lease_until end,
-  behind = v.behind
+  behind = v.behind, losses = v.losses
 from unnest($1::bigint[], $2::smallint[], $3::boolean[], $4::float8[], $5::float8[], $6::float8[], $7::float8[],
   $8::bigint[], $9::boolean[], $10::boolean[], $11::boolean[], $12::int[], $13::int[], $14::float8[], $15::boolean[],
   $16::float8[], $17::bigint[], $18::bigint[], $19::float8[], $20::text[], $21::boolean[], $22::bytea[], $23::boolean[],
-  $24::bytea[], $25::text[], $26::boolean[])
+  $24::bytea[], $25::text[], $26::boolean[], $27::int[])
   as v (n, state, ready, due_at, wake_at, rank, since, settled, cancelling, paused, suspect, deaths, attempt, running_s,
-    watched, finished_at, tokens, cost_nanos, progress, progress_note, fails, failure, ends, result, result_blob, behind)
+    watched, finished_at, tokens, cost_nanos, progress, progress_note, fails, failure, ends, result, result_blob, behind,
+    losses)
 where r.n = v.n
 """
 
@@ -118,6 +119,7 @@ class Held:
     progress_note: str
     line: int | None
     behind: bool
+    losses: int
     ready: bool = False
     wake_at: float | None = None
     tokens: int = 0
@@ -152,7 +154,7 @@ _FIELDS: Final = tuple(Held.__slots__)
 _VALUES: Final = attrgetter(
     "n", "state", "ready", "due_at", "wake_at", "rank", "since", "settled", "cancelling", "paused", "suspect", "deaths",
     "attempt", "running_s", "watched", "finished_at", "tokens", "cost_nanos", "progress", "progress_note", "fails", "failure",
-    "ends", "result", "result_blob", "behind",
+    "ends", "result", "result_blob", "behind", "losses",
 )  # fmt: skip
 
 

@@ -23,12 +23,13 @@ RUN_COLUMNS: Final = (
     " r.version, r.due_at, r.deadline, r.timeout_s, r.max_attempts, r.started_at, r.finished_at, r.running_s, r.owner,"
     " r.lease_until, r.parent_id, r.root_id, r.fork_of, r.traceparent, r.result, r.failure, r.cancelling, r.paused, r.suspect,"
     " r.deaths, r.takeovers, r.progress, r.progress_note, r.tokens, r.cost_nanos, r.args_blob, r.result_blob, r.n, r.token,"
-    " ~now as now, r.ordering_key"
+    " ~now as now, r.ordering_key, r.losses"
 )
 _N: Final = 39
 _TOKEN: Final = 40
 _NOW: Final = 41
 _ORDERING_KEY: Final = 42
+_LOSSES: Final = 43
 ENTRY_COLUMNS: Final = (
     "seq, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens, cost_nanos, blob, value"
 )
@@ -131,6 +132,7 @@ def run_from(row: Row, lanes: Lanes, data: dict[str, bytes], steady: float | Non
         paused=row[29],
         suspect=row[30],
         deaths=row[31],
+        losses=row[_LOSSES],
         takeovers=row[32],
         progress=row[33],
         progress_note=row[34],

@@ -170,7 +170,8 @@ _SECOND: Final = """
 alter table ~.run
   add column ordering_key text,
   add column line bigint,                     -- hash of (app, queue, ordering key): see the module `lines`
-  add column behind boolean not null default false;
+  add column behind boolean not null default false,
+  add column losses int not null default 0;   -- of suspects whose worker's lease ran out
 create index run_line on ~.run (line, behind, n) where line is not null and state < 4;
 
 -- Lines whose front has ended: the next claim hands them over.

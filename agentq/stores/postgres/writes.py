@@ -262,7 +262,7 @@ class Batch:
         crashed = isinstance(settle, Crashed)
         grown = max([self._lengths[run.n], *(entry.seq + 1 for entry in write.entries)]) > run.claimed
         run.suspect = crashed
-        run.deaths = run.deaths + 1 if crashed and not grown else 0
+        run.deaths, run.losses = (run.deaths + 1, run.losses) if crashed and not grown else (0, 0)
         if isinstance(settle, Suspended):
             self._suspending.append((run, settled))
         elif isinstance(settle, Released):

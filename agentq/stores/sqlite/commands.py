@@ -80,8 +80,8 @@ def _requeue(desk: Desk, n: int, state: int) -> Reply:
         _supersede(desk, n, failure.seq)
     # A fresh set of attempts has its whole running time again, else a run that timed out could never be retried.
     desk.db.execute(
-        "update run set attempt = 1, cancelling = 0, paused = 0, suspect = 0, deaths = 0, finished_at = null, result = null,"
-        " result_blob = null, running_s = 0 where n = ?",
+        "update run set attempt = 1, cancelling = 0, paused = 0, suspect = 0, deaths = 0, losses = 0, finished_at = null,"
+        " result = null, result_blob = null, running_s = 0 where n = ?",
         (n,),
     )
     ordering.rejoin(desk, n)

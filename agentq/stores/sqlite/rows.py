@@ -18,7 +18,7 @@ RUN_COLUMNS: Final = (
     "id, lane, state, args, args_hash, submitted_at, epoch, attempt, priority, key, tenant, tags, version, due_at, deadline,"
     " timeout_s, max_attempts, started_at, finished_at, running_s, owner, lease_until, parent_id, root_id, fork_of,"
     " traceparent, result, failure, cancelling, paused, suspect, deaths, takeovers, progress, progress_note, tokens,"
-    " cost_nanos, args_blob, result_blob, n, claimed, token, ordering_key"
+    " cost_nanos, args_blob, result_blob, n, claimed, token, ordering_key, losses"
 )
 ENTRY_COLUMNS: Final = (
     "k, kind, branch, step, occurrence, attempt, epoch, args_hash, started_at, ended_at, tokens, cost_nanos, blob, value"
@@ -116,6 +116,7 @@ def run_from(
         paused=bool(row[29]),
         suspect=bool(row[30]),
         deaths=row[31],
+        losses=row[43],
         takeovers=row[32],
         progress=row[33],
         progress_note=row[34],

@@ -164,6 +164,7 @@ create table worker (
 _SECOND: Final = """
 alter table run add column ordering_key text;
 alter table run add column behind integer not null default 0;
+alter table run add column losses integer not null default 0;
 create index run_holder on run (lane, ordering_key) where ordering_key is not null and behind = 0 and state < 4;
 create index run_behind on run (lane, ordering_key, n, paused, behind) where behind = 1;
 

@@ -281,8 +281,8 @@ def _settle(desk: Desk, n: int, ref: ClaimRef, write: Write, *, cancelling: bool
 def _hand_back(desk: Desk, n: int, settle: Retried | Suspended | Released | Crashed, seal: int) -> None:
     claimed = desk.db.execute("select claimed from run where n = ?", (n,)).fetchone()[0]
     barren = isinstance(settle, Crashed) and length(desk.db, n) <= claimed
-    query = "update run set suspect = ?, deaths = case when ? then deaths + 1 else 0 end where n = ?"
-    desk.db.execute(query, (isinstance(settle, Crashed), barren, n))
+    query = "update run set suspect = ?, deaths = (deaths + 1) * ?, losses = losses * ? where n = ?"
+    desk.db.execute(query, (isinstance(settle, Crashed), barren, barren, n))
     if isinstance(settle, Suspended):
         _suspend(desk, n, seal)
     elif isinstance(settle, Released):

@@ -35,21 +35,22 @@ async def a_takeover_after_growth_does_not(bench: Bench) -> None:
 
 
 @clause
-async def dying_as_a_suspect_without_growth_counts_a_death(bench: Bench) -> None:
+async def a_lease_that_ends_under_a_suspect_without_growth_counts_a_loss(bench: Bench) -> None:
     await bench.begin()
-    deaths = [(await bench.taken_over(f"w{n}")).run.deaths for n in range(4)]
-    assert deaths == [0, 1, 2, 3]
+    taken = [(await bench.taken_over(f"w{n}")).run for n in range(4)]
+    assert [(run.losses, run.deaths) for run in taken] == [(0, 0), (1, 0), (2, 0), (3, 0)]
 
 
 @clause
-async def growth_clears_suspicion_and_deaths(bench: Bench) -> None:
+async def growth_clears_suspicion_deaths_and_losses(bench: Bench) -> None:
     await bench.begin()
     await bench.taken_over()
-    claim = await bench.taken_over("w3")
-    assert claim.run.deaths == 1
+    await bench.commit(await bench.taken_over("w3"), settle=Crashed(failure=FAILURE))
+    claim = await bench.take("w3")
+    assert (claim.run.deaths, claim.run.losses) == (1, 1)
     await bench.commit(claim, entry(0))
     run = (await bench.taken_over("w4")).run
-    assert (run.suspect, run.deaths, run.takeovers) == (False, 0, 3)
+    assert (run.suspect, run.deaths, run.losses, run.takeovers) == (False, 0, 0, 3)
 
 
 @clause
@@ -82,7 +83,7 @@ async def a_hand_back_never_makes_suspect_and_clears_it(bench: Bench) -> None:
         await bench.commit(claim, waits=(timer(bench.clock.wall() + 1),), settle=settle)
         bench.clock.advance(2)
         claim = await bench.take()
-        assert (claim.run.suspect, claim.run.deaths) == (False, 0), settle
+        assert (claim.run.suspect, claim.run.deaths, claim.run.losses) == (False, 0, 0), settle
         await bench.taken_over()
 
 
@@ -123,7 +124,8 @@ async def a_crash_after_growth_is_no_death(bench: Bench) -> None:
     await bench.begin()
     claim = await bench.taken_over()
     await bench.commit(claim, entry(0), settle=Crashed(failure=FAILURE))
-    assert (await bench.take()).run.deaths == 0
+    run = (await bench.take()).run
+    assert (run.deaths, run.losses) == (0, 0)
 
 
 @clause
