@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, KafkaTimeoutError
+from aiokafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from agentq.brokers.base import Outgoing
 from agentq.brokers.kafka.access import options
@@ -81,6 +81,9 @@ class Sender:
                     handed.append(refused[topic])
                     continue
                 headers = [(name, value.encode()) for name, value in message.attributes.items()]
+                size = len(message.body) + sum(len(name) + len(value) for name, value in headers)
+                if size > self._address.max_bytes:
+                    raise MessageSizeTooLargeError(f"{size} bytes, of {self._address.max_bytes} at most")
                 key = None if message.group is None else message.group.encode()
                 handed.append(await producer.send(topic, message.body, key=key, headers=headers))
             except KafkaError as error:
