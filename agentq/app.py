@@ -223,6 +223,12 @@ class AgentQ:
         given = self._given_store
         return given or settings.load().store.url if given is None or isinstance(given, str) else None
 
+    @property
+    def broker_url(self) -> str | None:
+        """URL of the broker that is meant; None where there is none, or the app was given a broker object."""
+        given = self._given_broker or settings.load().broker.url
+        return given if isinstance(given, str) and not self._without_broker else None
+
     def find(self, name: str) -> Task[..., Any]:
         """Return the task of that name.
 
