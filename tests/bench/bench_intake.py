@@ -128,6 +128,8 @@ async def intake_s(aq: AgentQ, runs: int, *, room: int) -> float:
         finally:
             intake.stop()
             await running
+    census = await aq.store.census()
+    assert sum(stats.runnable for stats in census.queues) == runs, f"not {runs} runs: {census.queues}"
     return batches[-1][0] - began
 
 
@@ -153,7 +155,8 @@ async def raw_kafka_s(address: str, name: str, messages: int) -> float:
     try:
         seen = 0
         while seen < messages:
-            seen += sum(map(len, (await consumer.getmany(timeout_ms=1000, max_records=500)).values()))
+            batches = (await consumer.getmany(timeout_ms=1000, max_records=500)).values()
+            seen += sum(len(message.value) > 0 for batch in batches for message in batch)
         return time.perf_counter() - began
     finally:
         await consumer.stop()

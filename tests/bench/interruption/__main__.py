@@ -14,9 +14,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.bench.interruption import measure as measuring
 from tests.bench.interruption.contenders import ALL, SLOTS, VISIBILITY_S, Contender
-from tests.bench.interruption.measure import MeasureError, Outcome, measure
+from tests.bench.interruption.measure import (
+    CRASH_AT_S,
+    GRACE_S,
+    LIMIT_S,
+    ROLLOUT_AT_S,
+    TASKS,
+    MeasureError,
+    Outcome,
+    measure,
+)
 from tests.bench.interruption.venvs import VenvError
 from tests.bench.interruption.work import UNIT_S, UNITS
 from tests.helpers import elasticmq, java, postgres
@@ -108,15 +116,15 @@ def _markdown(chosen: list[Contender], outcomes: list[Outcome | str], *, jobs: i
 
 
 def _shape() -> str:
-    best_s = measuring.TASKS * UNITS * UNIT_S / SLOTS
+    best_s = TASKS * UNITS * UNIT_S / SLOTS
     sentences = (
-        f"{measuring.TASKS} tasks of {UNITS * UNIT_S:g} s, each {UNITS} units of {UNIT_S:g} s, on one worker of {SLOTS} slots:",
+        f"{TASKS} tasks of {UNITS * UNIT_S:g} s, each {UNITS} units of {UNIT_S:g} s, on one worker of {SLOTS} slots:",
         f"{best_s:g} s at best. Visibility timeout of the queue {VISIBILITY_S} s where not said otherwise.",
-        f"At {measuring.ROLLOUT_AT_S:g} s a rollout: SIGTERM, {measuring.GRACE_S:g} s later SIGKILL, a new worker at once.",
-        f"At {measuring.CRASH_AT_S:g} s SIGKILL, a new worker at once.",
+        f"At {ROLLOUT_AT_S:g} s a rollout: SIGTERM, {GRACE_S:g} s later SIGKILL, a new worker at once.",
+        f"At {CRASH_AT_S:g} s SIGKILL, a new worker at once.",
         "Repeated is what was worked beyond each unit's first time; lost is what was done for tasks that nobody goes on with.",
         "Watched until every unit was done, the queue was empty and nobody worked,",
-        f"for {measuring.LIMIT_S:g} s at most.",
+        f"for {LIMIT_S:g} s at most.",
     )
     return " ".join(sentences)
 
@@ -127,7 +135,7 @@ def _row(contender: Contender, outcome: Outcome) -> str:
     restarts = f", {outcome.restarts} restarts" if outcome.restarts else ""
     cells = (
         contender.shown,
-        f"{tally.complete} of {measuring.TASKS}{missing}",
+        f"{tally.complete} of {TASKS}{missing}",
         f"{tally.finished_s:.0f} s" if tally.finished_s is not None else f"not within {outcome.watched_s:.0f} s",
         *(f"{seconds:,.0f} s" for seconds in (tally.repeated_s, tally.lost_s, tally.overlap_s)),
         f"{tally.executions}{restarts}",
