@@ -8,7 +8,8 @@ from typing import Final
 
 from agentq.brokers.base import Backlog
 from agentq.brokers.kafka.address import Address
-from agentq.brokers.kafka.desk import Committed, Desk, Place, Topic
+from agentq.brokers.kafka.answers import Committed, Place, Topic
+from agentq.brokers.kafka.desk import Desk
 from agentq.brokers.kafka.failures import failure
 from agentq.errors import BrokerError
 from agentq.telemetry import emit

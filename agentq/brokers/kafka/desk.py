@@ -6,7 +6,6 @@ import asyncio
 import ssl
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NoReturn, TypeVar
 
 from aiokafka.client import AIOKafkaClient
@@ -17,23 +16,20 @@ from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
     LeaderNotAvailableError,
-    NoError,
     NotControllerError,
     NotCoordinatorForGroupError,
     NotLeaderForPartitionError,
-    for_code,
 )
 from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest, DescribeGroupsRequest
 from aiokafka.protocol.commit import OffsetFetchRequest
-from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
-from aiokafka.protocol.offset import OffsetRequest
 
+from agentq.brokers.kafka import answers
 from agentq.brokers.kafka.access import options
 from agentq.brokers.kafka.address import Address
+from agentq.brokers.kafka.answers import Committed, Place, Topic
 from agentq.brokers.kafka.failures import failure
-from agentq.brokers.kafka.topic_ids import TopicsRequest
 from agentq.errors import BrokerError, BrokerUnavailable
 
 ANSWER_S: Final = 5.0
@@ -55,34 +51,6 @@ _BATCH_TIME: Final = slice(27, 35)
 """Where a record batch says the time of its first record."""
 
 _T = TypeVar("_T")
-Place = tuple[str, int]
-"""Topic and partition."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Topic:
-    """What the cluster says of one topic."""
-
-    name: str
-    source: str
-    """Its identity: by the topic's id, or where the cluster has none, by the cluster's id and the name."""
-    identified: bool
-    """Whether a topic of this name made anew has another source."""
-    leaders: dict[int, int]
-    """Partition to the node that leads it; -1 is none for now."""
-    replicas: int
-    """Of the partition that has the fewest."""
-    error: type[Exception] | None = None
-    """Why the rest means nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Committed:
-    """What the group's coordinator keeps for one partition."""
-
-    offset: int
-    note: str
-    """The source that it was committed for, if we did; a topic made anew inherits no offset."""
 
 
 class Desk:
@@ -101,7 +69,7 @@ class Desk:
 
     async def topics(self, names: Iterable[str]) -> dict[str, Topic]:
         """Every topic asked for, those that do not exist with an error. Creates none."""
-        return await self._ask("topics", lambda client: _topics(client, names))
+        return await self._ask("topics", lambda client: answers.topics(client, names))
 
     async def brokers(self) -> int:
         """How many there are."""
@@ -116,9 +84,9 @@ class Desk:
         names = [topic.name for topic in topics]
 
         async def question(client: Any) -> dict[Place, tuple[int, int]]:
-            places = await _leaders(client, names)
-            begins = await _offsets(client, places, _EARLIEST, 0)
-            ends = await _offsets(client, places, _LATEST, int(committed))
+            places = await answers.leaders(client, names)
+            begins = await answers.offsets(client, places, _EARLIEST, 0)
+            ends = await answers.offsets(client, places, _LATEST, int(committed))
             return {place: (begins[place], ends[place]) for place in places}
 
         return await self._ask("offsets", question)
@@ -130,11 +98,11 @@ class Desk:
             asked[topic].append(number)
 
         async def question(client: Any) -> dict[Place, Committed]:
-            answer = await client.send(await _coordinator(client, group), OffsetFetchRequest(group, list(asked.items())))
+            answer = await client.send(await answers.coordinator(client, group), OffsetFetchRequest(group, list(asked.items())))
             found = {}
             for topic, rows in answer.topics:
                 for number, offset, note, code in rows:
-                    _check(code)
+                    answers.check(code)
                     if offset >= 0:
                         found[topic, number] = Committed(offset=offset, note=note or "")
             return found
@@ -145,9 +113,9 @@ class Desk:
         """State of ``group`` as the coordinator calls it, and how many members it has."""
 
         async def question(client: Any) -> tuple[str, int]:
-            answer = await client.send(await _coordinator(client, group), DescribeGroupsRequest([group]))
+            answer = await client.send(await answers.coordinator(client, group), DescribeGroupsRequest([group]))
             code, _, state, _, _, members, *_ = answer.groups[0]
-            _check(code)
+            answers.check(code)
             return state, len(members)
 
         return await self._ask("group", question)
@@ -157,10 +125,10 @@ class Desk:
         request = DescribeConfigsRequest([(_TOPIC, name, None) for name in names], False)  # noqa: FBT003
 
         async def question(client: Any) -> dict[str, dict[str, str]]:
-            answer = await client.send(_any(client), request)
+            answer = await client.send(answers.any_node(client), request)
             found = {}
             for code, _, _, name, rows in answer.resources:
-                _check(code)
+                answers.check(code)
                 found[name] = {key: value or "" for key, value, *_ in rows}
             return found
 
@@ -171,7 +139,7 @@ class Desk:
 
         async def question(client: Any) -> dict[int, float]:
             found: dict[int, float] = {}
-            leaders = await _leaders(client, [topic.name])
+            leaders = await answers.leaders(client, [topic.name])
             for number, offset in offsets.items():
                 request = FetchRequest(0, 0, 1, 0, [(topic.name, [(number, offset, 1)])])
                 answer = await client.send(leaders[topic.name, number], request)
@@ -191,7 +159,7 @@ class Desk:
             request = CreateTopicsRequest([wish], int(ANSWER_S * 1000), False)  # noqa: FBT003 - not only to try
             answer = await client.send(client.cluster.controller.nodeId, request)
             for _, code, *_ in answer.topic_errors:
-                _check(code)
+                answers.check(code)
 
         await self._ask(f"create {name}", question)
         for _ in range(int(ANSWER_S / _AGAIN_S)):
@@ -267,83 +235,3 @@ async def _explain(given: dict[str, Any]) -> NoReturn:
     if suspect:
         raise BrokerError(f"{what}: it tells us nothing; check user, password or token")
     raise BrokerUnavailable(f"{what}: it names no broker")
-
-
-def _any(client: Any) -> int:
-    node = client.get_random_node()
-    if node is None:
-        raise BrokerUnavailable("the cluster names no broker")
-    return int(node)
-
-
-async def _topics(client: Any, names: Iterable[str]) -> dict[str, Topic]:
-    wanted = sorted(set(names))
-    try:
-        answer = await client.send(_any(client), TopicsRequest(wanted))
-    except NotImplementedError:  # before 2.8
-        answer = await client.send(_any(client), MetadataRequest(wanted))
-        return {topic.name: topic for topic in (_unidentified(row, answer.cluster_id) for row in answer.topics)}
-    return {topic.name: topic for topic in map(_identified, answer.topics)}
-
-
-async def _leaders(client: Any, names: Iterable[str]) -> dict[Place, int]:
-    """Who leads each partition now."""
-    found = {}
-    for topic in (await _topics(client, names)).values():
-        if topic.error is not None:
-            raise topic.error(topic.name)
-        for number, leader in topic.leaders.items():
-            if leader < 0:
-                raise LeaderNotAvailableError(f"{topic.name}/{number}")
-            found[topic.name, number] = leader
-    return found
-
-
-async def _coordinator(client: Any, group: str) -> int:
-    answer = await client.send(_any(client), FindCoordinatorRequest(group, 0))
-    _check(answer.error_code)
-    return int(answer.coordinator_id)
-
-
-async def _offsets(client: Any, places: Mapping[Place, int], time: int, isolation: int) -> dict[Place, int]:
-    by_leader: defaultdict[int, defaultdict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-    for (topic, number), leader in places.items():
-        by_leader[leader][topic].append((number, time))
-    found = {}
-    for leader, asked in by_leader.items():
-        answer = await client.send(leader, OffsetRequest(-1, isolation, list(asked.items())))
-        for topic, rows in answer.topics:
-            for number, code, _, offset in rows:
-                _check(code)
-                found[topic, number] = offset
-    return found
-
-
-def _check(code: int) -> None:
-    error = for_code(code)
-    if error is not NoError:
-        raise error
-
-
-def _identified(row: Any) -> Topic:
-    code, name, key, _, partitions, *_ = row
-    rows = [(number, leader, replicas) for _, number, leader, _, replicas, *_ in partitions]
-    return _topic(code, name, f"kafka:{key}", rows, identified=True)
-
-
-def _unidentified(row: Any, cluster: str) -> Topic:
-    code, name, _, partitions = row
-    rows = [(number, leader, replicas) for _, number, leader, replicas, *_ in partitions]
-    return _topic(code, name, f"kafka:{cluster}/{name}", rows, identified=False)
-
-
-def _topic(code: int, name: str, source: str, rows: list[tuple[int, int, list[int]]], *, identified: bool) -> Topic:
-    error = for_code(code)
-    return Topic(
-        name=name,
-        source=source,
-        identified=identified,
-        leaders={number: leader for number, leader, _ in sorted(rows, key=lambda row: row[0])},
-        replicas=min((len(replicas) for _, _, replicas in rows), default=0),
-        error=None if error is NoError else error,
-    )

@@ -14,7 +14,8 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
 from agentq.brokers.base import Delivery
 from agentq.brokers.kafka.address import Address
-from agentq.brokers.kafka.desk import Desk, Topic
+from agentq.brokers.kafka.answers import Topic
+from agentq.brokers.kafka.desk import Desk
 from agentq.brokers.kafka.failures import failure
 from agentq.brokers.kafka.member import Member
 from agentq.brokers.kafka.positions import start

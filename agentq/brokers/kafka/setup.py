@@ -9,8 +9,9 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 
 from agentq.brokers.base import Backlog, Finding
 from agentq.brokers.kafka.address import OVERHEAD, Address
+from agentq.brokers.kafka.answers import Topic
 from agentq.brokers.kafka.backlog import EXPIRING, Backlogs, retention_s
-from agentq.brokers.kafka.desk import Desk, Topic
+from agentq.brokers.kafka.desk import Desk
 from agentq.brokers.kafka.failures import failure
 from agentq.errors import BrokerError
 
