@@ -69,9 +69,8 @@ async def test_two_share_the_partitions_and_one_takes_over(lab: Lab) -> None:
             await send(broker, *messages(60, 120))
             await wait_until("all are admitted", lambda: len(lab.store.admitted) == 120)
             await wait_until("the second had its share", lambda: second.taken)
-        left_at = time.monotonic()
+        # It left; else its session would have to end first, after 45 s.
         await wait_until("one has all again", lambda: len(first.partitions()) == 6, timeout_s=20)
-        assert time.monotonic() - left_at < 20  # the session would have lasted 45 s
         await send(broker, *messages(120, 130))
         await wait_until("all are admitted", lambda: len(lab.store.admitted) == 130)
         [backlog] = await broker.backlog(["q"])

@@ -33,6 +33,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk_module, "ANSWER_S", 1.0)
     monkeypatch.setattr(sending_module, "ANSWER_S", 2.0)
     monkeypatch.setattr(sending_module, "FLUSH_S", 1.0)
+    monkeypatch.setattr(sending_module, "REQUEST_S", 1.0)
     monkeypatch.setattr(member_module, "POLL_S", 0.2)
     monkeypatch.setattr(member_module, "REBALANCE_S", 1.0)
     monkeypatch.setattr(access_module, "REQUEST_S", 2.0)
@@ -121,6 +122,23 @@ async def test_frozen_and_thawed(process: ServerProcess) -> None:
         finally:
             process.resume()
         await goes_on(lab, broker, inbox, 50)
+
+
+async def test_a_member_that_lost_the_cluster_is_replaced(process: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = lab_at(process)
+    await lab.create()
+    async with lab.inbox() as (broker, inbox):
+        await send(broker, *messages(0, 3))
+        await lab.admit(inbox, 3)
+        first = inbox._member
+        monkeypatch.setattr(member_module, "REFRESH_S", 0.0)
+        monkeypatch.setattr(inbox_module, "SILENCE_S", 0.0)
+        assert not await inbox.receive(10)
+        monkeypatch.undo()
+        await send(broker, *messages(3, 5))
+        await lab.admit(inbox, 2)
+        assert inbox._member is not first
+    assert lab.bodies == ["0", "1", "2", "3", "4"]
 
 
 async def test_closing_does_not_wait_for_ever(process: ServerProcess) -> None:

@@ -258,6 +258,8 @@ class KafkaInbox:
         if self._silent() or now - self._looked_at >= (SILENCE_S if self._missing else LOOK_S):
             await self._look()
             self._heard_at = time.monotonic()
+            if member.lost() and self._member is member:
+                await self._leave()  # the cluster is there, but not where this member looks for it
 
     async def _look(self) -> None:
         """Ask for the topics. One that appeared is joined, one that was made anew is read from its start.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ POLL_S: Final = 1.0
 REBALANCE_S: Final = 10.0
 """For the members to join again when the group changes. All do so in the background, whatever their runs do; it must stay
 below `access.REQUEST_S`, in which a join is answered."""
-_REFRESH_S: Final = 30.0
+REFRESH_S: Final = 30.0
 """Between two looks at topics and their partitions."""
 _COMMIT_S: Final = 5.0
 _NOWHERE: Final = TopicPartition("", 0)
@@ -37,6 +38,7 @@ class Member:
         self._topics = sorted(topics)
         self._on_assigned = on_assigned
         self._polling: asyncio.Task[Any] | None = None
+        self._refreshed_at = 0.0
         self._change: asyncio.Future[None] | None = None
         self._consumer = AIOKafkaConsumer(
             **options(address, "inbox"),
@@ -44,7 +46,7 @@ class Member:
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
-            metadata_max_age_ms=int(_REFRESH_S * 1000),
+            metadata_max_age_ms=int(REFRESH_S * 1000),
             max_poll_interval_ms=int(address.poll_interval_s * 1000),
             session_timeout_ms=int(address.session_s * 1000),
             heartbeat_interval_ms=int(min(3.0, address.session_s / 3) * 1000),
@@ -64,7 +66,16 @@ class Member:
         except BaseException:
             await self.leave()
             raise
+        self._refreshed()
+        self._consumer._client.cluster.add_listener(self._refreshed)  # noqa: SLF001
         self._consumer.subscribe(self._topics, listener=_Listener(self._assigned))
+
+    def _refreshed(self, _: Any = None) -> None:
+        self._refreshed_at = time.monotonic()
+
+    def lost(self) -> bool:
+        """Whether it has not found the cluster for long. It asks only the brokers that it knows, and all may have moved."""
+        return time.monotonic() - self._refreshed_at > 3 * REFRESH_S
 
     def _assigned(self, places: set[TopicPartition]) -> None:
         for place in places:

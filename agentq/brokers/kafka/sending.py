@@ -22,7 +22,7 @@ ANSWER_S: Final = 20.0
 FLUSH_S: Final = 10.0
 """For what was handed in to be sent before a producer ends."""
 _START_S: Final = 10.0
-_REQUEST_S: Final = 5.0
+REQUEST_S: Final = 5.0
 """For one request; it is repeated, without harm, until the answer is due."""
 _TOPIC_S: Final = 2.0
 """For a topic to be known, which takes a moment after it was made."""
@@ -117,7 +117,7 @@ class Sender:
             if self._producer is None:
                 await self._desk.brokers()  # it knows why we are not let in; the library tries for ever
                 producer = AIOKafkaProducer(
-                    **options(self._address, "producer") | {"request_timeout_ms": int(_REQUEST_S * 1000)},
+                    **options(self._address, "producer") | {"request_timeout_ms": int(REQUEST_S * 1000)},
                     enable_idempotence=True,
                     acks="all",
                     linger_ms=int(self._address.linger_s * 1000),
