@@ -102,6 +102,26 @@ async def test_no_more_is_taken_than_there_is_room_for(elasticmq_url):
         assert await taken(broker) <= 2  # of the 12, what a poll of ten did not bring
 
 
+async def test_many_full_queues_bring_little_more_than_there_is_room_for(elasticmq_url):
+    queues = [f"q{number}" for number in range(6)]
+    async with opened(elasticmq_url, *queues) as broker:
+        await sent(broker, [message(queue) for queue in queues for _ in range(10)])
+        async with broker.inbox(queues, nowhere) as inbox:
+            got = list(await inbox.receive(8))
+            await wait_until("all polls have answered", lambda: not inbox._tasks)
+            got += inbox._arrived
+        assert len(got) <= 8 + 6
+
+
+async def test_an_inbox_that_is_left_polls_no_more(elasticmq_url):
+    async with opened(elasticmq_url, "work") as broker:
+        async with broker.inbox(["work"], nowhere) as inbox:
+            receiving = asyncio.create_task(inbox.receive(1))
+            await wait_until("a poll is under way", lambda: inbox._tasks)
+        assert await receiving == ()
+        assert not inbox._tasks
+
+
 async def test_full_batches_bring_more_polls_and_few_requests(elasticmq_url):
     async with opened(elasticmq_url, "work") as broker:
         before = broker.requests

@@ -32,7 +32,7 @@ def test_a_server_is_not_blamed_for_what_it_does_not_tell():
     [
         ({"VisibilityTimeout": "29"}, "duplicates", {"VisibilityTimeout": "60"}),
         ({"MessageRetentionPeriod": "86400"}, "lost", {"MessageRetentionPeriod": "1209600"}),
-        ({"MaximumMessageSize": "262144"}, "max_bytes=262144", {"MaximumMessageSize": "1048576"}),
+        ({"MaximumMessageSize": "262144"}, "max_bytes=262016", {"MaximumMessageSize": "1048576"}),
         ({"SqsManagedSseEnabled": "false"}, "encrypted", {"SqsManagedSseEnabled": "true"}),
     ],
 )

@@ -17,8 +17,10 @@ LINGER_S: Final = 0.005
 """How long a message waits for others to share its request with: little beside a request's own time."""
 MAX_BATCH_BYTES: Final = 1_048_576
 """Of one message and of a whole batch, attributes included."""
-MAX_BYTES: Final = MAX_BATCH_BYTES - 128
-"""Of one message's body, attribute names and values; the rest is for what SQS counts beside them, the attributes' types."""
+UNSEEN_BYTES: Final = 128
+"""For what SQS counts beside a message's body and the names and values of its attributes: their types."""
+MAX_BYTES: Final = MAX_BATCH_BYTES - UNSEEN_BYTES
+"""Of one message's body, attribute names and values."""
 FIFO: Final = ".fifo"
 
 _REGION: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -79,7 +79,7 @@ class _Generation:
                     **self._stand_in(kind),
                 )
                 made = await self._stack.enter_async_context(client)
-                made.meta.events.register("before-send.sqs", _as_stream)
+                made.meta.events.register("before-send", _as_stream)
                 self._clients[kind] = made
             return self._clients[kind]
 

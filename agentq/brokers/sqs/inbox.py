@@ -52,6 +52,8 @@ class Source:
         self.optional = optional
         self.polls = 0
         self.wanted_polls = 1
+        self.busy = False
+        """Whether the last poll brought something."""
         self.failures = 0
         self.since: float | None = None
         """When it began to fail."""
@@ -59,6 +61,7 @@ class Source:
 
     def arrived(self, count: int, asked: int) -> None:
         """Poll more while polls come back full, fewer when they do not."""
+        self.busy = count > 0
         full = count >= asked
         self.wanted_polls = min(POLLS, self.wanted_polls * 2) if full else max(1, self.wanted_polls // 2) if count else 1
         self.failures = 0
@@ -90,6 +93,7 @@ class SQSInbox:
         self._arrived: list[Delivery] = []
         self._error: BrokerError | None = None
         self._stirred = asyncio.Event()
+        self._left = False
         self._holding: asyncio.TimerHandle | None = None
 
     async def receive(self, room: int) -> Sequence[Delivery]:
@@ -104,7 +108,7 @@ class SQSInbox:
         self._room = room
         until = loop.time() + _PATIENCE_S
         begun = False
-        while room > 0:
+        while room > 0 and not self._left:
             self._stirred.clear()
             if self._arrived:
                 return self._take()
@@ -132,6 +136,7 @@ class SQSInbox:
 
     async def finish(self) -> None:
         """Let polls under way end, and hand back what they bring."""
+        self._left = True
         self._room = 0
         self._forget_timer()
         await self._give_back()
@@ -143,7 +148,7 @@ class SQSInbox:
         taken, self._arrived = self._arrived, []
         self._room = max(0, self._room - len(taken))
         self._forget_timer()
-        self._poll(self._room, more=True)
+        self._poll_more(self._room)
         return taken
 
     def _forget_timer(self) -> None:
@@ -154,15 +159,21 @@ class SQSInbox:
     def _failing(self) -> bool:
         return all(source.since is not None for source in self._sources)
 
-    def _poll(self, room: int, *, more: bool = False) -> None:
-        """Begin polls: one of each queue, and ``more`` or not, beside it as many as come back full and fit into ``room``."""
+    def _poll(self, room: int) -> None:
+        """Begin a poll of each queue that has none, and more of those that come back full."""
         now = asyncio.get_running_loop().time()
+        idle = [source for source in self._sources if not source.polls and source.not_before <= now]
+        for number, source in enumerate(idle):
+            # All queues at once may bring little more than there is room for; the long polls of empty ones hold none back.
+            share = max(1, (room - self._asked) // (len(idle) - number))
+            self._begin(source, min(MAX_ENTRIES, room if source.busy else share), source.wait_s)
+        self._poll_more(room)
+
+    def _poll_more(self, room: int) -> None:
+        """Begin as many polls of the queues that come back full as fit into ``room`` with whole batches."""
         for source in self._sources:
-            if room > 0 and not source.polls and source.not_before <= now and not (more and source.wanted_polls == 1):
-                self._begin(source, min(MAX_ENTRIES, room), source.wait_s)
-        for source in self._sources:
-            while 0 < source.polls < source.wanted_polls and room - self._asked >= MAX_ENTRIES:
-                self._begin(source, MAX_ENTRIES, min(_EXTRA_WAIT_S, source.wait_s))
+            while source.wanted_polls > max(1, source.polls) and room - self._asked >= MAX_ENTRIES:
+                self._begin(source, MAX_ENTRIES, min(_EXTRA_WAIT_S, source.wait_s) if source.polls else source.wait_s)
 
     def _begin(self, source: Source, asked: int, wait_s: int) -> None:
         source.polls += 1
@@ -217,8 +228,11 @@ class SQSInbox:
         if news or self._failing():
             self._error = error
         if news and len(self._sources) > 1:  # of the whole broker's trouble the caller tells
-            name = "broker.unavailable" if isinstance(error, BrokerUnavailable) else "broker.refused"
-            emit(name, broker=self._where, verb="receive", queue=source.queue, error=str(error))
+            self._tell(error, "receive", queue=source.queue)
+
+    def _tell(self, error: BrokerError, verb: str, **fields: str) -> None:
+        name = "broker.unavailable" if isinstance(error, BrokerUnavailable) else "broker.refused"
+        emit(name, broker=self._where, verb=verb, error=str(error), error_type=type(error).__name__, **fields)
 
     def _recovered(self, source: Source) -> None:
         if source.since is None:
@@ -246,7 +260,7 @@ class SQSInbox:
         try:
             await self._receipts.release(deliveries)
         except BrokerError as error:  # they come again when their visibility timeout is over
-            emit("broker.unavailable", broker=self._where, verb="release", error=str(error))
+            self._tell(error, "release")
 
     async def _wait(self, until: float) -> None:
         """Until a poll has ended, or that time of the loop's clock."""

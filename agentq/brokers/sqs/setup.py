@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from agentq.brokers.base import Finding
-from agentq.brokers.sqs.address import MAX_BATCH_BYTES, MAX_BYTES, is_fifo
+from agentq.brokers.sqs.address import MAX_BATCH_BYTES, UNSEEN_BYTES, is_fifo
 from agentq.brokers.sqs.errors import Missing, Refused
 from agentq.brokers.sqs.letters import letters_name, redrive
 from agentq.errors import BrokerError
@@ -105,8 +105,9 @@ def queue_checks(attributes: Mapping[str, str], letters: Mapping[str, str] | Non
         text = f"MessageRetentionPeriod is {retention / 86400:g} days: what waits longer is lost; better use 14"
         checks.append(Check(ok=retention >= LEAST_RETENTION_S, text=text, remedy={"MessageRetentionPeriod": str(RETENTION_S)}))
     largest = int(attributes.get("MaximumMessageSize", MAX_BATCH_BYTES))
-    if largest < min(max_bytes, MAX_BYTES):
-        text = f"MaximumMessageSize is {largest} bytes, and up to {max_bytes} are sent; raise it, or say max_bytes={largest}"
+    if largest < max_bytes + UNSEEN_BYTES:
+        fitting = f"max_bytes={largest - UNSEEN_BYTES}"
+        text = f"MaximumMessageSize is {largest} bytes, and up to {max_bytes} are sent; raise it, or say {fitting} in the url"
         checks.append(Check(ok=False, text=text, remedy={"MaximumMessageSize": str(MAX_BATCH_BYTES)}))
     if attributes.get("SqsManagedSseEnabled") == "false" and not attributes.get("KmsMasterKeyId"):
         text = "messages are not encrypted at rest"
