@@ -14,30 +14,49 @@ if TYPE_CHECKING:
 UNSEEN_LEASES: Final = 3
 """A worker that missed so many leases is left out."""
 
-# What is due, or held by the dead, is runnable after all: the next claim promotes it, settles it or takes it over. So is the
-# next in a line that lost its front.
+# Counted from as few rows as can be, because a scaler asks often and a backlog may be long: the queued are first taken for
+# delayed, by their index alone, and what is ready, behind or paused is then taken away again. What is due, or held by the
+# dead, is runnable after all: the next claim promotes it, settles it or takes it over. So is the next in a line that lost its
+# front.
 _QUEUES: Final = """
-with moving as materialized (
+with ready as (
+  select lane, count(*) as n, $1 - min(since) as age from ~.run where ready group by lane
+), behind as (
+  select lane, count(*) as n from ~.run where behind and line is not null and state < 4 group by lane
+), paused as (
+  select lane, state, count(*) as n from ~.run where paused and state < 4 and state <> 1 and not behind group by lane, state
+), moving as materialized (
   select f.n, v.since from (select line, max(since) as since from ~.vacant group by line) v cross join lateral (
     select n, behind from ~.run where line = v.line and state < 4 order by behind, n limit 1) f where f.behind
-), live as (
-  select lane, state, paused, ready, wake_at, lease_until, deadline, cancelling,
-    greatest(since, case when behind then (select m.since from moving m where m.n = run.n) end) as since,
-    not ready and wake_at <= $1 and (not paused or deadline <= $1) as due,
-    state = 1 and lease_until <= $2 and (cancelling or not paused or coalesce(deadline <= $1, false)) as expired,
-    behind and n not in (select n from moving) as behind,
-    behind and n in (select n from moving) and not paused and (due_at is null or due_at <= $1) as next
-  from ~.run where state < 4
+), odd as (
+  select lane, state, behind, paused, due_at, wake_at, lease_until, m.n is not null as moves,
+    greatest(r.since, m.since) as since,
+    wake_at <= $1 and (not (paused or behind) or deadline <= $1) as due,
+    state = 1 and lease_until <= $2 and (cancelling or not paused or coalesce(deadline <= $1, false)) as expired
+  from (select n from ~.run where wake_at <= $1 and not ready union select n from ~.run where lease_until <= $2
+    union select n from moving) u
+  join ~.run r on r.n = u.n left join moving m on m.n = u.n
+), moved as (
+  select lane, case when behind then 'ordered' when state = 1 then 'running' when paused then 'paused'
+      when state = 2 then 'waiting' when state = 3 then 'parked' else 'delayed' end as was,
+    case when due or expired then 'runnable' when paused then 'paused' when due_at > $1 then 'delayed'
+      else 'runnable' end as what,
+    case when due then $1 - wake_at when expired then $2 - lease_until else $1 - since end as age
+  from odd where moves or due or expired
 ), counted as (
-  select lane,
-    case when ready or next or coalesce(due, false) or coalesce(expired, false) then 'runnable' when behind then 'ordered'
-      when state = 1 then 'running' when paused then 'paused' when state = 2 then 'waiting' when state = 3 then 'parked'
-      else 'delayed' end as what,
-    case when ready or next then $1 - since when coalesce(due, false) then $1 - wake_at
-      when coalesce(expired, false) then $2 - lease_until else 0 end as age
-  from live
+  select lane, 'runnable' as what, n, age from ready
+  union all select lane, 'delayed', -n, 0 from ready
+  union all select lane, 'ordered', n, 0 from behind
+  union all select lane, 'delayed', -n, 0 from behind
+  union all select lane, 'paused', n, 0 from paused
+  union all select lane, (array['delayed', '', 'waiting', 'parked'])[state + 1], -n, 0 from paused
+  union all select lane, (array['delayed', 'running', 'waiting', 'parked'])[state + 1], count(*), 0
+    from ~.run where state < 4 group by lane, state
+  union all select lane, was, -1, 0 from moved
+  union all select lane, what, 1, age from moved
 )
-select l.queue, c.what, count(*), max(age) from counted c join ~.lane l on l.id = c.lane group by l.queue, c.what order by 1
+select l.queue, c.what, sum(c.n)::bigint, max(c.age) from counted c join ~.lane l on l.id = c.lane
+group by l.queue, c.what having sum(c.n) > 0 order by 1
 """
 
 _WORKERS: Final = """

@@ -141,11 +141,11 @@ class Writer:
     async def _full(self, jobs: Sequence[Job]) -> None:
         try:
             outcomes, desk = await self._together(jobs)
-        except StoreUnavailable as error:
-            _answer(jobs, error)
-            return
         except StoreError as error:
-            if len(jobs) == 1:
+            # A lock that somebody holds for long (a user's transaction: the line of a child) is one job's trouble alone.
+            if isinstance(error, StoreUnavailable) and not isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+                _answer(jobs, error)
+            elif len(jobs) == 1:
                 jobs[0].answer(_named(error, jobs[0].write))
             else:
                 for job in jobs:
