@@ -52,6 +52,12 @@ def in_memory(**kind: Any) -> Setting:
     )
 
 
+def in_memory_and_real_time(**kind: Any) -> Setting:
+    """A broker of this process, on the machine's clock."""
+    broker = MemoryBroker(visibility_s=1.0, wait_s=0.02, **kind)
+    return Setting(open=lambda: broker, redelivery_s=1.0, queues_are_made=False)
+
+
 def on_sqs(endpoint: str, template: str = "", *, load: int = 200, cut: Cut | None = None) -> Setting:
     """SQS, by a server that speaks like it; ``cut`` is the wire through which ``endpoint`` leads."""
     from agentq.brokers.sqs import SQSBroker  # noqa: PLC0415 - the client is an extra
