@@ -11,8 +11,10 @@ from collections import defaultdict
 import asyncpg
 import pytest
 
+from agentq.errors import StoreUnavailable
 from agentq.message import Cancel, Failed, Failure, Pause, Reply, Requeue, RunQuery, RunState, Send, Succeeded, Verdict, Write
 from agentq.stores.postgres import PostgresStore
+from agentq.stores.postgres.connection import SETTINGS
 from agentq.stores.postgres.schema import MIGRATIONS
 from agentq.testing.wait import wait_until
 from tests.helpers.postgres import connected, fresh_schema
@@ -262,3 +264,22 @@ async def test_a_line_held_by_a_user_keeps_no_other_line_waiting(store, user):
             await succeed(store, claim)
         assert await names(store) == ["run-d"]
     assert await names(store) == ["run-b"]
+
+
+async def test_a_child_whose_line_a_user_holds_keeps_no_other_write_waiting_for_long(url, user, monkeypatch):
+    monkeypatch.setitem(SETTINGS, "lock_timeout", "100ms")
+    async with PostgresStore(url) as store:
+        await store.submit([envelope("run-a"), envelope("run-b")])
+        one, two = (await store.claim(request())).claims
+        async with user.transaction():
+            await store.submit_on(user, [envelope("run-x", ordering_key="k")])
+            held, free = await asyncio.gather(
+                store.write(Write(ref=one.ref, children=(envelope("run-c", ordering_key="k"),))),
+                store.write(Write(ref=two.ref, settle=Failed(failure=FAILURE))),
+                return_exceptions=True,
+            )
+        assert free is Verdict.COMMITTED
+        assert isinstance(held, StoreUnavailable)
+        again = Write(ref=one.ref, children=(envelope("run-c", ordering_key="k"),))
+        assert await store.write(again) is Verdict.COMMITTED
+        assert await names(store) == ["run-x"]

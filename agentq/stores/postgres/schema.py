@@ -236,6 +236,7 @@ create table ~.position (
 -- a run that is not there, or sweeps one, has held the run's id against the insertion until then. A child heeds no tombstone.
 create function ~.received(ids text[], wall float8, out gone text[], out dead text[]) language plpgsql volatile as $$
 declare
+  expected text[];
   told record;
 begin
   select array_agg(t.id) into gone
@@ -244,8 +245,11 @@ begin
     delete from ~.run where id = any(gone);
   end if;
   if exists (select 1 from ~.early) then
+    select array_agg(u.id) into expected from unnest(ids) as u (id) where exists (select 1 from ~.early e where e.run_id = u.id);
+  end if;
+  if expected is not null then
     for told in
-      select e.*, r.n as run from ~.early e join ~.run r on r.id = e.run_id where e.run_id = any(ids) order by e.n
+      select e.*, r.n as run from ~.early e join ~.run r on r.id = e.run_id where e.run_id = any(expected) order by e.n
     loop
       case told.kind
         when 'cancel' then
