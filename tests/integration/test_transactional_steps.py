@@ -18,7 +18,7 @@ from agentq.stores.postgres import shared
 from agentq.testing.wait import wait_until
 from agentq.worker.execution import End
 from agentq.worker.transactional import LOSSES, ROLLED_BACK
-from tests.helpers.lab import lab, stores_by
+from tests.helpers.lab import Gate, lab, stores_by
 from tests.helpers.postgres import connected, fresh_schema
 from tests.helpers.runs import entry, envelope, request
 
@@ -329,6 +329,46 @@ async def test_a_step_that_is_given_up_is_rolled_back_or_committed_whole(shop):
         run = await here.finish(work.bind())
         assert run.state is RunState.SUCCEEDED
     assert await shop.orders() == [2]
+
+
+async def test_steps_that_are_given_up_during_a_commit_leave_the_journal_whole(shop, monkeypatch):
+    """One is committing, another waits for its turn, when their caller gives both up."""
+    aq = AgentQ("shop")
+    gate, end = Gate(), shared.SharedTransaction._end
+
+    async def slowly(self, batch):
+        await gate.wait()
+        return await end(self, batch)
+
+    monkeypatch.setattr(shared.SharedTransaction, "_end", slowly)
+
+    @aq.step(effect="transactional")
+    async def buy(order: int) -> None:
+        await shop.insert(order)
+        bought.append(order)
+
+    @aq.task
+    async def work(ctx: Context) -> str:
+        buying = [asyncio.ensure_future(buy(n)) for n in range(2)]
+        await gate.reached()
+        await wait_until("both bodies have ended", lambda: len(bought) == 2)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        for each in buying:
+            each.cancel()
+        gate.open()
+        await asyncio.wait(buying)
+        await buy(7)
+        return "done"
+
+    bought: list[int] = []
+    async with lab(aq) as here:
+        run = await here.finish(work.bind())
+        assert run.state is RunState.SUCCEEDED
+        journal = await here.journal(run.id)
+        assert [entry.seq for entry in journal] == list(range(len(journal)))
+        assert sorted(entry.kind for entry in journal) == ["done", "done", "tried"]
+    assert await shop.orders() in ([0, 7], [1, 7])
 
 
 async def test_other_stores_say_what_to_do():

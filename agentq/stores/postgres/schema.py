@@ -245,7 +245,8 @@ begin
     delete from ~.run where id = any(gone);
   end if;
   if exists (select 1 from ~.early) then
-    select array_agg(u.id) into expected from unnest(ids) as u (id) where exists (select 1 from ~.early e where e.run_id = u.id);
+    select array_agg(u.id) into expected
+    from unnest(ids) as u (id) where exists (select 1 from ~.early e where e.run_id = u.id);
   end if;
   if expected is not null then
     for told in
