@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("aiobotocore")
 
 from agentq.brokers.sqs import SQSBroker
+from agentq.brokers.sqs import inbox as polling
 from agentq.errors import BrokerError, BrokerUnavailable
 from agentq.telemetry import add_sink, remove_sink
 from agentq.testing.wait import wait_until
@@ -61,6 +62,15 @@ async def test_receive_that_is_cancelled_loses_nothing(elasticmq_url):
         [delivery] = await inbox.receive(10)
         assert delivery.receives == 1
         await inbox.acknowledge([delivery])
+
+
+async def test_an_idle_queue_costs_one_long_poll_however_often_it_is_asked(elasticmq_url, monkeypatch):
+    monkeypatch.setattr(polling, "_PATIENCE_S", 0.02)
+    async with opened(elasticmq_url, "work", wait=2) as broker, broker.inbox(["work"], nowhere) as inbox:
+        before = broker.requests
+        for _ in range(10):
+            assert await inbox.receive(10) == ()
+        assert broker.requests == before + 1
 
 
 async def test_without_room_nothing_is_taken_and_what_a_poll_still_brings_goes_back(elasticmq_url):
