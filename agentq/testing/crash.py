@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ async def crash_everywhere(
     steps: Steps | None = None,
     signals: Signals | None = None,
     kinds: Iterable[FaultKind] = tuple(FaultKind),
+    at: Container[str] | None = None,
     pairs: int = 0,
     seed: int = 0,
     same_result: bool = True,
@@ -59,6 +60,7 @@ async def crash_everywhere(
         steps: as for `agentq.testing.run`. Steps that touch the outside are really called again and again: fake them.
         signals: as for `agentq.testing.run`.
         kinds: which faults.
+        at: verbs (``claim``, ``write``, ``admit``, …) at whose calls they happen; default at every operation.
         pairs: how many random pairs of faults to try beside the single ones.
         seed: for the pairs.
         same_result: whether the task gives the same result each time; False for tasks that ask the time or a die.
@@ -80,7 +82,8 @@ async def crash_everywhere(
         raise Broken(f"without any fault the run fails: {calm.ending[2]}; a fake or a signal is missing, or say fails=True")
     counts: Counter[FaultKind] = Counter()
     reexecuted = 0
-    plans = _plans(calm.operations, tuple(kinds), pairs, seed)
+    places = [number for number, verb in enumerate(calm.operations) if at is None or verb in at]
+    plans = _plans(places, tuple(kinds), pairs, seed)
     for faults in plans:
         outcome = await scene.play(faults)
         counts.update(fault.kind for fault in faults)
@@ -88,14 +91,14 @@ async def crash_everywhere(
         if same_result and outcome.ending != calm.ending:
             told = " and ".join(map(str, faults))
             raise Broken(f"after {told} the run ended as {outcome.ending}, undisturbed it ends as {calm.ending}")
-    return CrashReport(operations=calm.operations, scenarios=len(plans), reexecuted=reexecuted, by_kind=dict(counts))
+    return CrashReport(operations=len(calm.operations), scenarios=len(plans), reexecuted=reexecuted, by_kind=dict(counts))
 
 
-def _plans(operations: int, kinds: tuple[FaultKind, ...], pairs: int, seed: int) -> list[tuple[Fault, ...]]:
-    """Every single fault, and random pairs."""
+def _plans(places: Sequence[int], kinds: tuple[FaultKind, ...], pairs: int, seed: int) -> list[tuple[Fault, ...]]:
+    """Every single fault at each of these operations, and random pairs."""
     draw = random.Random(seed)  # noqa: S311 - a test's choice
-    plans: list[tuple[Fault, ...]] = [(Fault(at, kind),) for at in range(operations) for kind in kinds]
-    for _ in range(pairs if operations > 1 else 0):
-        first, second = sorted(draw.sample(range(operations), 2))
+    plans: list[tuple[Fault, ...]] = [(Fault(at, kind),) for at in places for kind in kinds]
+    for _ in range(pairs if len(places) > 1 else 0):
+        first, second = sorted(draw.sample(places, 2))
         plans.append((Fault(first, draw.choice(kinds)), Fault(second, draw.choice(kinds))))
     return plans

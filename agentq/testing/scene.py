@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class Outcome:
     """How a scene came out."""
 
-    operations: int
+    operations: tuple[str, ...]
+    """Verbs, in the order in which they were called."""
     reexecuted: int
     ending: tuple[RunState, bytes | None, str | None]
 
@@ -101,7 +102,7 @@ class _Play:
             if self._witness.broken is not None:
                 raise self._witness.broken
             await check_over(self._store, self._run_id)
-            return Outcome(len(self._fate.operations), self._witness.reexecuted, await self._witness.ending())
+            return Outcome(tuple(self._fate.operations), self._witness.reexecuted, await self._witness.ending())
 
     async def _work(self, name: str, fate: Fate) -> None:
         """Let a worker with this fate work until there is nothing to do, or it dies."""

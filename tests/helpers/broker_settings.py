@@ -8,7 +8,7 @@ from agentq.brokers.base import Broker
 from agentq.testing.broker import MemoryBroker
 from agentq.testing.clock import SimulatedClock
 from agentq.testing.conformance.brokers import Setting
-from tests.helpers import kafka, sqs
+from tests.helpers import kafka
 from tests.helpers.cut import Cut
 from tests.helpers.processes import free_port
 
@@ -16,17 +16,17 @@ GIVE_UP_AFTER = 5
 BRIEFLY_S = 2
 
 
-def in_memory(**kind: Any) -> Setting:
+def in_memory(cls: type[MemoryBroker] = MemoryBroker, **kind: Any) -> Setting:
     """A broker of this process, on a clock that the clauses move."""
     clock, name = SimulatedClock(), uuid.uuid4().hex
 
     def make() -> MemoryBroker:
-        return MemoryBroker(name, clock=clock, give_up_after=GIVE_UP_AFTER, wait_s=0.05, **kind)
+        return cls(name, clock=clock, give_up_after=GIVE_UP_AFTER, wait_s=0.05, **kind)
 
     keeper = make()
 
     def unreachable() -> MemoryBroker:
-        broker = MemoryBroker(clock=clock, **kind)
+        broker = cls(clock=clock, **kind)
         broker.trouble.down = True
         return broker
 
@@ -61,6 +61,7 @@ def in_memory_and_real_time(**kind: Any) -> Setting:
 def on_sqs(endpoint: str, template: str = "", *, load: int = 200, cut: Cut | None = None) -> Setting:
     """SQS, by a server that speaks like it; ``cut`` is the wire through which ``endpoint`` leads."""
     from agentq.brokers.sqs import SQSBroker  # noqa: PLC0415 - the client is an extra
+    from tests.helpers import sqs  # noqa: PLC0415 - as above
 
     app = sqs.new_app()
 

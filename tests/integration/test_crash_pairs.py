@@ -7,17 +7,21 @@ longer than its lease, and only the faults around intake are tried.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from agentq import AgentQ, Context, Signal, testing
-from agentq.brokers.base import Broker
+from agentq.brokers.base import Broker, Delivery, Finding
+from agentq.message import Admission, Submitted
 from agentq.stores import open_store
 from agentq.stores.base import Store
-from agentq.testing import FaultKind, MemoryBroker, SimulatedClock
+from agentq.stores.memory import MemoryStore
+from agentq.testing import Broken, FaultKind, MemoryBroker, SimulatedClock
+from tests.helpers import kafka
 from tests.helpers.postgres import connected, with_schema
 
 aq = AgentQ("pairs")
@@ -100,3 +104,83 @@ async def test_it_comes_out_the_same_on_postgresql(name, postgres_stores) -> Non
         CALL, signals=SIGNALS, broker=MEMORY_BROKERS[name], store=postgres_stores, kinds=TELLING[name]
     )
     assert set(found.by_kind) == TELLING[name]
+
+
+INTAKE = {"receive", "admit", "acknowledge", "send"}
+OUTLIVED = {FaultKind.DIE_AFTER, FaultKind.NO_REPLY, FaultKind.TWICE}
+
+
+async def test_it_comes_out_the_same_through_sqs_on_postgresql(elasticmq_url, postgres_stores, monkeypatch) -> None:
+    pytest.importorskip("aiobotocore")
+    from agentq.brokers.sqs import SQSBroker  # noqa: PLC0415 - the client is an extra
+    from tests.helpers import sqs  # noqa: PLC0415 - as above
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+
+    class Brief(SQSBroker):
+        """Its queues hide what was delivered for a second only."""
+
+        async def inspect(self, queues: Sequence[str], *, fix: bool = False) -> Sequence[Finding]:
+            found = await super().inspect(queues, fix=fix)
+            for queue in queues:
+                name = self._address.name(queue)
+                await self._clients.ask("set_queue_attributes", name, Attributes={"VisibilityTimeout": "1"})
+            return found
+
+    def broker(_: SimulatedClock) -> Broker:
+        return Brief(sqs.url(elasticmq_url), app=sqs.new_app())
+
+    found = await testing.crash_everywhere(
+        CALL, signals=SIGNALS, broker=broker, store=postgres_stores, at=INTAKE, kinds=OUTLIVED
+    )
+    assert set(found.by_kind) == OUTLIVED
+
+
+async def test_it_comes_out_the_same_through_kafka_on_postgresql(kafka_address, postgres_stores) -> None:
+    pytest.importorskip("aiokafka")
+    from agentq.brokers.kafka import KafkaBroker  # noqa: PLC0415 - the client is an extra
+
+    def broker(_: SimulatedClock) -> Broker:
+        return KafkaBroker(f"kafka://{kafka_address}?partitions=2", app=kafka.fresh())
+
+    found = await testing.crash_everywhere(
+        CALL, signals=SIGNALS, broker=broker, store=postgres_stores, at=INTAKE, kinds=OUTLIVED
+    )
+    assert set(found.by_kind) == OUTLIVED
+
+
+class _Hasty(MemoryBroker):
+    """A broker that drops what it delivers, as if it were acknowledged."""
+
+    @asynccontextmanager
+    async def _inbox(self, queues, positions, *, dead):
+        async with super()._inbox(queues, positions, dead=dead) as inbox:
+            receive = inbox.receive
+
+            async def hasty(room: int) -> Sequence[Delivery]:
+                found = await receive(room)
+                await inbox.acknowledge(found)
+                return found
+
+            inbox.receive = hasty
+            yield inbox
+
+
+async def test_a_broker_that_drops_what_it_delivers_is_found_out() -> None:
+    with pytest.raises(Broken, match="neither a row nor a message after receive"):
+        await testing.crash_everywhere(CALL, signals=SIGNALS, broker=lambda clock: _Hasty(clock=clock, wait_s=0))
+
+
+class _Forgetful(MemoryStore):
+    """A store that answers an admission before it is in."""
+
+    async def admit(self, admission: Admission) -> list[Submitted]:
+        return [Submitted(id=each.id, created=True) for each in admission.envelopes]
+
+
+async def test_a_store_that_answers_too_early_is_found_out() -> None:
+    with pytest.raises(Broken, match="neither a row nor a message after acknowledge"):
+        await testing.crash_everywhere(
+            CALL, signals=SIGNALS, broker=MEMORY_BROKERS["queue"], store=lambda clock: _Forgetful(clock=clock)
+        )
