@@ -23,7 +23,7 @@ from agentq.brokers.base import Broker
 from agentq.budget import Budget
 from agentq.codec import codec_for
 from agentq.context import Context, SyncContext
-from agentq.errors import DeclarationError, InvalidArgument, NotOpen, UnknownTask
+from agentq.errors import AgentQError, DeclarationError, InvalidArgument, NotOpen, UnknownTask
 from agentq.handle import RunHandle
 from agentq.opening import Opened, open_app
 from agentq.portal import Portal
@@ -246,14 +246,15 @@ class AgentQ:
         """Return the handle of any run; its result is plain JSON data."""
         return RunHandle(self, run_id, codec_for(Any))
 
-    async def enqueue_many(self, calls: Iterable[Bound[R]]) -> list[RunHandle[R]]:
+    async def enqueue_many(self, calls: Iterable[Bound[R]], *, on: object = None) -> list[RunHandle[R]]:
         """Submit many runs at once; inside a run, a step that is done once.
 
-        Up to 5,000 are submitted all or none; more go in such chunks.
+        Up to 5,000 are submitted all or none; more go in such chunks. ``on`` is a connection of yours, see `Task.enqueue_on`.
 
         Raises:
             KeyConflict: a key names a run with other arguments; the other calls are in.
             NotOpen, StoreUnavailable, NotSent: as `Task.enqueue`.
+            InvalidArgument: ``on`` does not fit the store.
 
         """
         bound = list(calls)
@@ -261,11 +262,13 @@ class AgentQ:
             if not isinstance(call, Bound):
                 raise InvalidArgument("calls", call, "give task.bind(…) for each run")
         scope = current_scope()
-        if scope is not None:
+        if scope is not None and on is None:
             ids: list[str] = await scope.run.enqueue(scope, bound)
         else:
+            if scope is not None and scope.frame is None:
+                raise AgentQError("enqueue_on in a task's own code would happen again with each resumption: call it in a step")
             now = time.time()
-            ids = await self.opened.submit([producer.envelope(call, app=self.name, now=now) for call in bound])
+            ids = await self.opened.submit([producer.envelope(call, app=self.name, now=now) for call in bound], on=on)
         return [RunHandle(self, run_id, call.task.codec) for run_id, call in zip(ids, bound, strict=True)]
 
     def blocking(self, verb: Coroutine[Any, Any, R]) -> R:

@@ -28,12 +28,15 @@ class Opened:
     """The loop that the broker belongs to."""
     closing: AsyncExitStack
 
-    async def submit(self, envelopes: Sequence[Envelope], store: Any = None) -> list[str]:
+    async def submit(self, envelopes: Sequence[Envelope], store: Any = None, *, on: object = None) -> list[str]:
         """Put envelopes on their way, through the broker if there is one; their run ids.
 
-        ``store`` is what a run writes with, in place of the app's own.
+        ``store`` is what a run writes with, in place of the app's own. What goes by a connection of the caller's (``on``) goes
+        into the store: its row and what else the transaction writes are there together.
         """
         store = store or self.store
+        if on is not None:
+            return [answer.id for answer in await producer.submit_on(store, on, envelopes)]
         if self.broker is None or not envelopes:
             return [answer.id for answer in await producer.submit(store, envelopes)]
         sending = producer.send(self.broker, store, envelopes, now=time.time())

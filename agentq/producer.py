@@ -10,10 +10,11 @@ from agentq import wire
 from agentq.brokers.base import Outgoing
 from agentq.errors import InvalidArgument, KeyConflict, NotSent, PayloadTooLarge
 from agentq.message import Envelope, RunState, Submitted, keyed_run_id, new_run_id
+from agentq.stores.transactional import Transactional
 
 if TYPE_CHECKING:
     from agentq.brokers.base import Broker
-    from agentq.stores.base import ProducerStore
+    from agentq.stores.base import ProducerStore, Store
     from agentq.task import Bound
 
 _SHOWN = 300
@@ -66,7 +67,25 @@ async def submit(store: ProducerStore, envelopes: Sequence[Envelope]) -> list[Su
         KeyConflict: a key names a run with other arguments. The other envelopes of the call are in.
 
     """
-    answers = await store.submit(envelopes)
+    return _agreed(envelopes, await store.submit(envelopes))
+
+
+async def submit_on(store: Store, connection: object, envelopes: Sequence[Envelope]) -> list[Submitted]:
+    """Put envelopes into the store by a connection of the caller's, inside the caller's transaction.
+
+    Raises:
+        KeyConflict: as `submit`; the others are in once the transaction commits.
+        InvalidArgument: the store shares no transactions, or the connection does not fit.
+
+    """
+    if not isinstance(store, Transactional):
+        raise InvalidArgument(
+            "connection", connection, f"the store {store.where} shares no transactions: use PostgreSQL, or plain enqueue"
+        )
+    return _agreed(envelopes, await store.submit_on(connection, envelopes))
+
+
+def _agreed(envelopes: Sequence[Envelope], answers: list[Submitted]) -> list[Submitted]:
     for sent, answer in zip(envelopes, answers, strict=True):
         if not answer.created and answer.args_hash != sent.args_hash:
             raise KeyConflict(sent.key or sent.id, answer.id, _shown(answer.args or b"?"), _shown(sent.args))

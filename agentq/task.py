@@ -109,6 +109,23 @@ class Task(Generic[P, R]):
         (handle,) = await self.app.enqueue_many([self.bind(*args, **kwargs)])
         return handle
 
+    async def enqueue_on(self, connection: object, /, *args: P.args, **kwargs: P.kwargs) -> RunHandle[R]:
+        """Submit one run inside a transaction of yours: it is there when that commits, or never.
+
+        Args:
+            connection: of asyncpg or psycopg (async or sync), in a transaction on the database that is the app's PostgreSQL
+                store. The run goes straight there, past a broker.
+            *args: the task's own.
+            **kwargs: the task's own.
+
+        Raises:
+            InvalidArgument: an argument does not fit the function's annotation, or the connection not the store.
+            KeyConflict, NotOpen, StoreUnavailable: as `enqueue`.
+
+        """
+        (handle,) = await self.app.enqueue_many([self.bind(*args, **kwargs)], on=connection)
+        return handle
+
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Bound[R]:
         """Check and keep a call for `AgentQ.enqueue_many`, `Context.call_many`, schedules and tests.
 

@@ -117,8 +117,9 @@ class Ledger:
             return self.arrivals.drop(command)
         row = self.rows.get(command.run_id)
         if row is None:
-            unborn = isinstance(command, Cancel | Pause | Resume | Send)
-            return self.arrivals.wait_for_run(command, self.clock.wall()) if unborn else Reply.NOT_FOUND
+            if isinstance(command, Cancel | Pause | Resume | Send):
+                return self.arrivals.wait_for_run(command, self.clock.wall())
+            return Reply.NOT_FOUND
         match command:
             case Cancel():
                 reply = self._cancel(row)
