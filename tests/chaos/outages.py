@@ -39,7 +39,7 @@ def sqs() -> Iterator[Server]:
 def log() -> Iterator[Server]:
     """A Kafka of one node."""
     with kafka.own() as process:
-        yield Server("Kafka", f"kafka://127.0.0.1:{process.port}?partitions=4", process.stop, process.start)
+        yield Server("Kafka", f"kafka://127.0.0.1:{process.port}?partitions=4&session=3s", process.stop, process.start)
 
 
 BROKERS = {"sqs": sqs, "kafka": log}
