@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentq import wire
 from agentq.brokers.base import Outgoing
-from agentq.errors import InvalidArgument, KeyConflict, NotSent, PayloadTooLarge
+from agentq.errors import AgentQError, InvalidArgument, KeyConflict, NotSent, PayloadTooLarge
 from agentq.message import Envelope, RunState, Submitted, keyed_run_id, new_run_id
 from agentq.stores.transactional import Transactional
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 300
 """Characters of arguments that an error shows."""
+_SLICE = 500
+"""Messages that are written before the first of them is on its way."""
 
 
 def envelope(
@@ -96,17 +99,37 @@ async def send(broker: Broker, store: ProducerStore, envelopes: Sequence[Envelop
     """Send envelopes through the broker; they become runs when intake admits them.
 
     Raises:
-        InvalidArgument: an ordering key on a queue that keeps no order; nothing is sent.
+        InvalidArgument: an ordering key on a queue that keeps no order, or what no reader would take; nothing is sent.
         NotSent: naming those that are not in the broker; the others are.
         StoreUnavailable: large arguments could not be kept; nothing is sent.
 
     """
-    messages = [await _outgoing(broker, store, envelope, now) for envelope in envelopes]
-    outcomes = await broker.send(messages)
+    if len(envelopes) <= _SLICE:
+        outcomes = list(await broker.send([await _outgoing(broker, store, envelope, now) for envelope in envelopes]))
+    else:
+        outcomes = await _send_slices(broker, store, envelopes, now)
     unsent = {number: error for number, error in enumerate(outcomes) if error is not None}
     if unsent:
         raise NotSent(unsent, len(envelopes)) from next(iter(unsent.values()))
     return [Submitted(id=each.id, created=True, args_hash=each.args_hash, state=RunState.SUBMITTED) for each in envelopes]
+
+
+async def _send_slices(
+    broker: Broker, store: ProducerStore, envelopes: Sequence[Envelope], now: float
+) -> list[BaseException | None]:
+    """Send one slice while the next is written; from one that cannot be written on, nothing is sent."""
+    sending: list[asyncio.Task[Sequence[BaseException | None]]] = []
+    flaw: AgentQError | None = None
+    for start in range(0, len(envelopes), _SLICE):
+        try:
+            messages = [await _outgoing(broker, store, each, now) for each in envelopes[start : start + _SLICE]]
+        except AgentQError as error:
+            flaw = error
+            break
+        sending.append(asyncio.create_task(broker.send(messages)))
+        await asyncio.sleep(0)
+    outcomes = [outcome for sent in await asyncio.gather(*sending) for outcome in sent]
+    return outcomes + [flaw] * (len(envelopes) - len(outcomes))
 
 
 async def _outgoing(broker: Broker, store: ProducerStore, envelope: Envelope, now: float) -> Outgoing:

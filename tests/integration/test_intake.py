@@ -316,6 +316,24 @@ async def test_what_was_not_sent_is_named_and_the_rest_is_in():
         assert backlog.ready == 4
 
 
+async def test_of_many_those_after_one_that_cannot_be_written_are_named():
+    broker, store = MemoryBroker(**QUICK), Ledger()
+    aq = AgentQ("app", store=store, broker=broker)
+
+    @aq.task(queue="q")
+    async def task(ctx: Context, n: int) -> int:
+        return n
+
+    calls = [task.bind(n) for n in range(1200)]
+    calls[700] = task.options(ordering_key="k").bind(700)
+    async with aq:
+        with pytest.raises(NotSent, match="700 of 1200 runs.*keeps no order") as missing:
+            await aq.enqueue_many(calls)
+        assert min(missing.value.unsent) == 500
+        (backlog,) = await broker.backlog(["q"])
+        assert backlog.ready == 500
+
+
 async def test_an_ordering_key_is_refused_where_the_broker_keeps_no_order():
     aq = AgentQ("app", store=Ledger(), broker=MemoryBroker(**QUICK))
 
