@@ -81,6 +81,43 @@ async def a_crash_before_the_acknowledgement_makes_a_duplicate_that_is_dropped(b
     assert len(claims) == 5
 
 
+@clause(a_broker)
+async def what_comes_while_the_store_is_away_is_there_when_it_is_back(bench: PathBench) -> None:
+    away = bench.away()
+
+    async def refused() -> bool:
+        return away.asked > 1
+
+    async with bench.intake(store=away.as_store()):
+        handles = await bench.app.enqueue_many([bench.greet.bind(f"n{number}") for number in range(5)])
+        await bench.until("the store was asked in vain, again and again", refused)
+        assert await bench.rows() == []
+        away.away = False
+        await bench.until("the broker is empty", bench.empty)
+    assert {run.id for run in await bench.bring(5)} == {handle.id for handle in handles}
+
+
+@clause(a_broker)
+async def what_was_received_in_vain_comes_to_the_next_at_once(bench: PathBench) -> None:
+    away = bench.away()
+
+    async def refused() -> bool:
+        return away.asked > 0
+
+    await bench.app.enqueue_many([bench.greet.bind(f"n{number}") for number in range(5)])
+    async with bench.intake(store=away.as_store()):
+        await bench.until("the store was asked in vain", refused)
+    await bench.bring(5)
+
+
+@clause(a_broker)
+async def two_intakes_bring_each_message_once(bench: PathBench) -> None:
+    async with bench.intake(), bench.intake():
+        handles = await bench.app.enqueue_many([bench.greet.bind(f"n{number}") for number in range(40)])
+        await bench.until("the broker is empty", bench.empty)
+    assert {run.id for run in await bench.bring(40)} == {handle.id for handle in handles}
+
+
 @clause()
 async def a_run_that_is_final_is_not_started_by_a_late_delivery(bench: PathBench) -> None:
     given = bench.envelope(bench.greet.bind("Ada"))

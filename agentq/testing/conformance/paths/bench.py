@@ -9,7 +9,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -23,6 +23,7 @@ from agentq.message import Claim, ClaimRequest, DeadLetter, Envelope, LetterQuer
 from agentq.stores.base import Store
 from agentq.task import Bound, Task
 from agentq.testing.conformance.brokers.bench import Setting
+from agentq.testing.conformance.paths.troubled import Away, Deaf
 from agentq.testing.wait import wait_until
 
 ROOM = 100
@@ -126,13 +127,14 @@ class PathBench:
         assert list(await self.broker.send([message])) == [None]
 
     @asynccontextmanager
-    async def intake(self, broker: Broker | None = None) -> AsyncIterator[None]:
+    async def intake(self, broker: Broker | None = None, store: Store | None = None) -> AsyncIterator[None]:
         """Let what lies in the broker come into the store meanwhile."""
         broker = broker or self.broker
         if broker is None:
             yield
             return
-        intake = Intake(broker, self.store, self.app.name, (self.queue,), room=lambda: ROOM, ahead=ROOM, clock=SystemClock())
+        store, queues = store or self.store, (self.queue,)
+        intake = Intake(broker, store, self.app.name, queues, room=lambda: ROOM, ahead=ROOM, clock=SystemClock())
         running = asyncio.create_task(intake.run())
         try:
             yield
@@ -149,6 +151,10 @@ class PathBench:
         assert len(rows) == runs, f"{len(rows)} rows came of {runs}"
         assert len(await self.letters()) == letters
         return rows
+
+    def away(self) -> Away:
+        """The store, as if it did not answer."""
+        return Away(self.store)
 
     def deaf(self) -> Deaf:
         """The broker, as if every worker died before it acknowledged."""
@@ -192,38 +198,3 @@ class PathBench:
 
     async def _there(self, runs: int, letters: int) -> bool:
         return len(await self.rows()) >= runs and len(await self.letters()) >= letters
-
-
-class Deaf:
-    """A broker that hears of no acknowledgement: as if every worker died before it said so."""
-
-    def __init__(self, inner: Broker) -> None:
-        """Stand before ``inner``."""
-        self._inner = inner
-        self.acknowledged = 0
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is passed on."""
-        return getattr(self._inner, name)
-
-    @asynccontextmanager
-    async def inbox(self, *args: Any, **options: Any) -> AsyncIterator[Any]:
-        """See `Broker.inbox`."""
-        async with self._inner.inbox(*args, **options) as inbox:
-            yield _DeafInbox(self, inbox)
-
-    def as_broker(self) -> Broker:
-        """Itself, for whom types matter."""
-        return cast("Broker", self)
-
-
-class _DeafInbox:
-    def __init__(self, deaf: Deaf, inner: Any) -> None:
-        self._deaf = deaf
-        self._inner = inner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    async def acknowledge(self, deliveries: Any) -> None:
-        self._deaf.acknowledged += len(deliveries)
