@@ -40,6 +40,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """The run id, by which a broker that can may drop repetitions."""
     queue: str
     body: bytes
+    """JSON. It arrives as it is, except that a broker may write a character that it lacks as an escape of JSON's."""
     group: str | None = None
     """What belongs together: the ordering key if ``ordered``, else the tenant. FIFO and fair group, partition key."""
     ordered: bool = False
