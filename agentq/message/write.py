@@ -71,6 +71,9 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     """(branch, payload) that goes with a `saved` entry."""
     chunks: tuple[Chunk, ...] = ()
     progress: tuple[float | None, str] | None = None
+    begins: bool = False
+    """The code of a suspect begins now. That counts as a loss (`Run.losses`), once, until the run is handed back or its journal
+    grows: a worker that dies sooner was killed by something else."""
     settle: Settlement | None = None
     running_s: float = 0.0
     """Running time to add; only with ``settle``."""

@@ -125,7 +125,7 @@ class WorkerLedger(Ledger):
         if taken_over:
             row.takeovers += 1
             row.running_s += row.lived(wall, steady)
-            row.deaths, row.losses = (0, 0) if row.grown else (row.deaths, row.losses + row.suspect)
+            row.deaths, row.losses = (0, 0) if row.grown else (row.deaths, row.losses)
             row.suspect = not row.grown
         row.state = RunState.RUNNING
         row.epoch += 1
@@ -156,6 +156,8 @@ class WorkerLedger(Ledger):
         _check(row, entries)
         self.blobs.update(blobs)
         self._apply(row, write, entries)
+        if write.begins and row.suspect:
+            row.suspect, row.losses = False, row.losses + 1
         verdict = Verdict.COMMITTED
         if write.settle is not None:
             verdict = self._settle(row, write.settle, write.running_s)
@@ -212,7 +214,7 @@ class WorkerLedger(Ledger):
     def _hand_back(self, row: Row, settle: Retried | Suspended | Released | Crashed) -> None:
         now = self.clock.wall()
         barren = isinstance(settle, Crashed) and not row.grown
-        row.deaths, row.losses = (row.deaths + 1, row.losses) if barren else (0, 0)
+        row.deaths, row.losses = (row.deaths + 1, max(0, row.losses - (not row.suspect))) if barren else (0, 0)
         row.suspect = isinstance(settle, Crashed)
         if isinstance(settle, Suspended):
             row.let_go()

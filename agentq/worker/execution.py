@@ -141,6 +141,8 @@ class Execution:
         """Run the task's code until it returns, raises, waits or is stopped, and write what came of it."""
         settlement = self._refusal()
         entries: tuple[Entry, ...] = ()
+        if settlement is None and self.row.suspect and self.stopping is None and not await self.ledger.begin():
+            self.stop(Stop.LOST, "its lease was lost before it began")
         if settlement is None and self.stopping is not None:
             settlement, entries = self._stopped(self.stopping)
         elif settlement is None:

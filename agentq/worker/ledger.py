@@ -145,6 +145,11 @@ class Ledger:
         self._history.append(entry)
         self.grown_at = self._clock.steady()
 
+    async def begin(self) -> bool:
+        """Note that the code of a suspect begins; whether the run is still ours."""
+        verdict, _ = await deliver(self._store, self._lease, Write(ref=self._lease.ref, begins=True), self._sleep)
+        return verdict in {Verdict.COMMITTED, Verdict.CANCELLED}
+
     async def commit(
         self,
         *entries: Entry,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from agentq import AgentQ, Context, Retry
-from agentq.message import ClaimRequest, Requeue, RunState
+from agentq.message import ClaimRequest, Requeue, RunState, Write
 from agentq.poison import LOSSES
 from agentq.worker.execution import End
 from agentq.worker.ledger import Stop
@@ -15,10 +15,11 @@ pytestmark = pytest.mark.usefixtures("each_store")
 
 
 async def die(bench: Lab, run_id: str, times: int) -> None:
-    """A worker claims the run and dies before anything is recorded."""
+    """A worker claims the run, begins, and dies before anything is recorded."""
     for _ in range(times):
         claimed, _ = await bench.claim()
-        assert run_id in {live.row.id for live in claimed}
+        [ref] = [live.ledger._lease.ref for live in claimed if live.row.id == run_id]
+        await bench.store.write(Write(ref=ref, begins=True))
         bench.clock.advance(LEASE_S + 1)
 
 
@@ -35,7 +36,7 @@ async def test_a_first_death_without_progress_makes_a_run_suspect_and_only_dying
         (live,), _ = await bench.claim()
         assert (live.row.suspect, live.row.deaths, live.row.takeovers) == (True, 0, 1)
         bench.clock.advance(LEASE_S + 1)
-        await die(bench, run_id, LOSSES - 1)
+        await die(bench, run_id, LOSSES)
         (live,), _ = await bench.claim()
         assert (live.row.deaths, live.row.losses) == (0, LOSSES)
         assert await bench.work_on(live) is End.FAILED

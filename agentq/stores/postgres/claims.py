@@ -73,7 +73,7 @@ update ~.run r set state = 1, ready = false, wake_at = null, due_at = null, epoc
   takeovers = case when c.late then r.takeovers + 1 else r.takeovers end,
   suspect = case when c.late then not c.grown else r.suspect end,
   deaths = case when c.late and c.grown then 0 else r.deaths end,
-  losses = case when not c.late then r.losses when c.grown then 0 else r.losses + r.suspect::int end
+  losses = case when c.late and c.grown then 0 else r.losses end
 from chosen c where r.n = c.n
 returning {RUN_COLUMNS}, c.place, c.rank as ranked, c.late
 """  # noqa: S608

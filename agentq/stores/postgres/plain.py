@@ -76,7 +76,7 @@ def plain(write: Write) -> bool:
             return False
     elif type(settle) is not Succeeded or len(settle.result) > INLINE_BYTES:
         return False
-    if write.waits or write.children or write.signals or write.chunks or write.snapshot or write.progress:
+    if write.waits or write.children or write.signals or write.chunks or write.snapshot or write.progress or write.begins:
         return False
     first = write.entries[0].seq if write.entries else 0
     return all(entry.seq == seq and _small(entry) for seq, entry in enumerate(write.entries, first))

@@ -225,6 +225,9 @@ class Batch:
         if write.progress is not None:
             run.progress, run.progress_note = write.progress
             self.desk.change(run)
+        if write.begins and run.suspect:
+            run.suspect, run.losses = False, run.losses + 1
+            self.desk.change(run)
 
     def _append(self, run: Held, write: Write, entry: Entry) -> None:
         """Note down one entry with what belongs to its kind."""
@@ -261,8 +264,9 @@ class Batch:
     def _hand_back(self, run: Held, write: Write, settle: Retried | Suspended | Released | Crashed, settled: int) -> None:
         crashed = isinstance(settle, Crashed)
         grown = max([self._lengths[run.n], *(entry.seq + 1 for entry in write.entries)]) > run.claimed
+        barren = crashed and not grown
+        run.deaths, run.losses = (run.deaths + 1, max(0, run.losses - (not run.suspect))) if barren else (0, 0)
         run.suspect = crashed
-        run.deaths, run.losses = (run.deaths + 1, run.losses) if crashed and not grown else (0, 0)
         if isinstance(settle, Suspended):
             self._suspending.append((run, settled))
         elif isinstance(settle, Released):

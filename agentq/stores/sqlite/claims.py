@@ -61,7 +61,7 @@ update run set takeovers = takeovers + 1, suspect = not :grown, running_s = runn
     max(beat_at, :steady - :wall + ifnull((
       select ended_at from journal where k between run.n << {SEQ_BITS} and (run.n << {SEQ_BITS}) | {SEQ_MASK}
       order by k desc limit 1), 0)) - claimed_at)),
-  deaths = case when :grown then 0 else deaths end, losses = case when :grown then 0 else losses + suspect end where n = :n
+  deaths = case when :grown then 0 else deaths end, losses = case when :grown then 0 else losses end where n = :n
 """  # noqa: S608
 
 

@@ -64,7 +64,7 @@ def plain(write: Write) -> bool:
             return False
     elif type(settle) is not Succeeded or len(settle.result) > INLINE_PAYLOAD_BYTES:
         return False
-    if write.waits or write.children or write.signals or write.chunks or write.snapshot or write.progress:
+    if write.waits or write.children or write.signals or write.chunks or write.snapshot or write.progress or write.begins:
         return False
     return all(map(_small, write.entries))
 
@@ -234,6 +234,8 @@ def _parts(desk: Desk, n: int, write: Write) -> None:
         _stream(desk, n, write.chunks)
     if write.progress is not None:
         db.execute("update run set progress = ?, progress_note = ? where n = ?", (*write.progress, n))
+    if write.begins:
+        db.execute("update run set suspect = 0, losses = losses + 1 where n = ? and suspect", (n,))
 
 
 def _open(desk: Desk, n: int, wait: Wait) -> None:
@@ -281,7 +283,7 @@ def _settle(desk: Desk, n: int, ref: ClaimRef, write: Write, *, cancelling: bool
 def _hand_back(desk: Desk, n: int, settle: Retried | Suspended | Released | Crashed, seal: int) -> None:
     claimed = desk.db.execute("select claimed from run where n = ?", (n,)).fetchone()[0]
     barren = isinstance(settle, Crashed) and length(desk.db, n) <= claimed
-    query = "update run set suspect = ?, deaths = (deaths + 1) * ?, losses = losses * ? where n = ?"
+    query = "update run set suspect = ?, deaths = (deaths + 1) * ?, losses = max(0, losses - not suspect) * ? where n = ?"
     desk.db.execute(query, (isinstance(settle, Crashed), barren, barren, n))
     if isinstance(settle, Suspended):
         _suspend(desk, n, seal)

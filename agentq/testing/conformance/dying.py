@@ -13,6 +13,7 @@ from agentq.message import (
     RunState,
     Succeeded,
     Suspended,
+    Write,
 )
 from agentq.testing.conformance.bench import LEASE_S, Bench, clause, entry, timer
 
@@ -37,14 +38,38 @@ async def a_takeover_after_growth_does_not(bench: Bench) -> None:
 @clause
 async def a_lease_that_ends_under_a_suspect_without_growth_counts_a_loss(bench: Bench) -> None:
     await bench.begin()
+    taken = []
+    for n in range(4):
+        claim = await bench.taken_over(f"w{n}")
+        taken.append(claim.run)
+        for _ in range(2):  # the second is a repetition of the first
+            await bench.store.write(Write(ref=claim.ref, begins=True))
+    assert [(run.suspect, run.losses, run.deaths) for run in taken] == [(True, n, 0) for n in range(4)]
+
+
+@clause
+async def a_suspect_whose_code_had_not_begun_lost_nothing(bench: Bench) -> None:
+    await bench.store.write(Write(ref=(await bench.begin()).ref, begins=True))
     taken = [(await bench.taken_over(f"w{n}")).run for n in range(4)]
-    assert [(run.losses, run.deaths) for run in taken] == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    assert [(run.suspect, run.losses) for run in taken] == [(True, 0)] * 4
+
+
+@clause
+async def a_crash_is_a_death_and_no_loss_beside(bench: Bench) -> None:
+    await bench.begin()
+    await bench.store.write(Write(ref=(await bench.taken_over()).ref, begins=True))
+    for deaths in range(1, 4):
+        claim = await bench.taken_over() if deaths == 1 else await bench.take()
+        await bench.store.write(Write(ref=claim.ref, begins=True))
+        await bench.commit(claim, settle=Crashed(failure=FAILURE))
+        run = await bench.run("run-a")
+        assert (run.suspect, run.deaths, run.losses) == (True, deaths, 1)
 
 
 @clause
 async def growth_clears_suspicion_deaths_and_losses(bench: Bench) -> None:
     await bench.begin()
-    await bench.taken_over()
+    await bench.store.write(Write(ref=(await bench.taken_over()).ref, begins=True))
     await bench.commit(await bench.taken_over("w3"), settle=Crashed(failure=FAILURE))
     claim = await bench.take("w3")
     assert (claim.run.deaths, claim.run.losses) == (1, 1)
