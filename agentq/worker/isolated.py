@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentq.clock import SystemClock
+from agentq.errors import StoreUnavailable
 from agentq.message import ClaimRef
 from agentq.worker.execution import End
 from agentq.worker.isolate import ENDS, EXIT_BASE, Order, Target, Word, options_of
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 70
 EXIT_ORPHAN = 71
+_AGAIN_S = 0.5
+"""Between two tries to open a store that is down."""
 _PR_SET_PDEATHSIG = 1
 MAIN = "__agentq_main__"
 """Name under which a main script is loaded, so that its ``if __name__ == "__main__"`` does not run."""
@@ -67,13 +70,30 @@ def main() -> None:
 
 async def _run(order: Order) -> End:
     app = load(order.target)
-    async with app.using(store=order.store) if app.store_url != order.store else app, AsyncExitStack() as stack:
+    lease = _ParentLease(order.claim.ref, order.fence_s)
+    parent = _Parent(lease)
+    parent.listen()
+    async with AsyncExitStack() as stack:
+        if not await _opened(stack, app, order.store, parent):
+            return End.LOST
         if app.lifespan is not None:
             await stack.enter_async_context(app.lifespan(app))
-        lease = _ParentLease(order.claim.ref, order.fence_s)
         run = LiveRun(app.find(order.claim.run.task), order.claim, lease, app.store, SystemClock(), options_of(order))
-        _listen(run, lease)
+        parent.attach(run)
         return await run.work()
+
+
+async def _opened(stack: AsyncExitStack, app: AgentQ, store: str, parent: _Parent) -> bool:
+    """Open the app. A store that is down is no fault of the run: it is waited for while the run is ours and wanted."""
+    while True:
+        try:
+            await stack.enter_async_context(app.using(store=store) if app.store_url != store else app)
+        except StoreUnavailable:
+            if parent.over:
+                return False
+            await asyncio.sleep(_AGAIN_S)
+        else:
+            return True
 
 
 def load(target: Target) -> AgentQ:
@@ -87,29 +107,52 @@ def load(target: Target) -> AgentQ:
     return found  # type: ignore[no-any-return]  # the parent found it there
 
 
-def _listen(run: LiveRun, lease: _ParentLease) -> None:
-    """Hear the parent in a thread of its own: its death is noticed while the event loop is blocked."""
-    loop = asyncio.get_running_loop()
+class _Parent:
+    """What the parent says: heard in a thread of its own, so that its death is noticed while the event loop is blocked."""
 
-    def hear() -> None:
-        for line in sys.stdin.buffer:
-            word = msgspec.json.decode(line, type=Word)
-            if word.confirmed_s is not None:
-                lease.confirm(word.confirmed_s)
-            else:
-                loop.call_soon_threadsafe(_obey, run, word)
-        os._exit(EXIT_ORPHAN)
+    def __init__(self, lease: _ParentLease) -> None:
+        self._lease = lease
+        self._run: LiveRun | None = None
+        self._early: list[Word] = []
+        """Said before there was a run to say it to."""
 
-    threading.Thread(target=hear, name="agentq-parent", daemon=True).start()
+    @property
+    def over(self) -> bool:
+        """Whether a run that has not begun need not begin any more."""
+        return self._lease.fenced() or any(word.stop is not None or word.hurry for word in self._early)
 
+    def attach(self, run: LiveRun) -> None:
+        """Pass on to ``run`` what was said, and what will be."""
+        self._run = run
+        for word in self._early:
+            self._obey(word)
 
-def _obey(run: LiveRun, word: Word) -> None:
-    if word.stop is not None:
-        run.stop(Stop(word.stop), word.reason)
-    if word.hurry:
-        run.hurry()
-    if word.arrived:
-        run.arrived()
+    def listen(self) -> None:
+        """Begin to hear."""
+        loop = asyncio.get_running_loop()
+
+        def hear() -> None:
+            for line in sys.stdin.buffer:
+                word = msgspec.json.decode(line, type=Word)
+                if word.confirmed_s is not None:
+                    self._lease.confirm(word.confirmed_s)
+                else:
+                    loop.call_soon_threadsafe(self._obey, word)
+            os._exit(EXIT_ORPHAN)
+
+        threading.Thread(target=hear, name="agentq-parent", daemon=True).start()
+
+    def _obey(self, word: Word) -> None:
+        run = self._run
+        if run is None:
+            self._early.append(word)
+            return
+        if word.stop is not None:
+            run.stop(Stop(word.stop), word.reason)
+        if word.hurry:
+            run.hurry()
+        if word.arrived:
+            run.arrived()
 
 
 def _die_with_parent() -> None:
