@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _CLOSED = -1
 """Room while nothing may be taken at all, not even ahead."""
 _AGAIN_S = 0.5
+_FAREWELL_S = 3.0
+"""Of the time for draining: what broker and store need at the end, also where they do not answer."""
 
 
 class Inflow:
@@ -52,6 +54,7 @@ class Inflow:
         if self._task is None or self._intake is None:
             return
         self._intake.stop()
+        patience_s = max(patience_s - _FAREWELL_S, 0.8 * patience_s)
         hurried = asyncio.create_task(self._hurried.wait())
         await asyncio.wait({self._task, hurried}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -79,6 +80,7 @@ class Heart:
         self._loop = asyncio.get_running_loop()
         self._own: asyncio.AbstractEventLoop | None = None
         self._poked: asyncio.Event | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._ended = False
         self._thread = threading.Thread(target=self._main, name="agentq-heart", daemon=True)
         self.beaten_at: float | None = None
@@ -97,6 +99,9 @@ class Heart:
         """Beat no more; returns when the thread has ended."""
         self._ended = True
         self.poke()
+        if self._own is not None:
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                self._own.call_soon_threadsafe(self._interrupt)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
     def poke(self) -> None:
@@ -149,9 +154,15 @@ class Heart:
         while not self._ended:
             self._turned_at = self._clock.steady()
             self._call(self._mark)
-            await self._beat()
+            self._beating = asyncio.create_task(self._beat())
+            await asyncio.wait({self._beating})
             self._guard()
             await self._pause()
+
+    def _interrupt(self) -> None:
+        """Wait for no answer any more."""
+        if self._beating is not None:
+            self._beating.cancel()
 
     async def _pause(self) -> None:
         """Wait for the next turn: sooner after a failure, or when somebody asks."""

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from agentq.app import AgentQ
 
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_LEAVE_S = 5.0
+_LEAVE_UNHEARD_S = 1.0
+"""For taking our row away; the second where the last heartbeat had no answer, either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,7 +362,8 @@ class Worker:
         if self._ends[End.ABANDONED]:
             return
         try:
-            await asyncio.wait_for(self._app.store.leave(self.id), 5.0)
+            well = self._heart is not None and not self._heart.failures
+            await asyncio.wait_for(self._app.store.leave(self.id), _LEAVE_S if well else _LEAVE_UNHEARD_S)
         except (StoreError, TimeoutError) as error:
             emit("store.unavailable", worker=self.id, verb="leave", error=str(error))
 

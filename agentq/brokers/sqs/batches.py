@@ -62,6 +62,7 @@ class Batcher:
         self._running: set[asyncio.Task[None]] = set()
         self._open = 0
         self._closing = False
+        self._abandoned = False
 
     def add(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Take these in; `Entry.answer` says what becomes of each."""
@@ -88,9 +89,15 @@ class Batcher:
             else:
                 await asyncio.sleep(_BACKOFF_S)  # every open entry is between two tries
 
+    def abandon(self) -> None:
+        """Wait for no answer any more: what is under way may have arrived or not."""
+        self._abandoned = True
+        for task in self._running:
+            task.cancel()
+
     def _pump(self) -> None:
         """Begin as many requests as are full or due."""
-        while len(self._running) < PARALLEL and (batch := self._next()):
+        while not self._abandoned and len(self._running) < PARALLEL and (batch := self._next()):
             task = asyncio.create_task(self._send(batch))
             self._running.add(task)
             task.add_done_callback(self._ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 MAX_DELAY_S = 900.0
 """SQS's own limit; beyond it the store's timer waits."""
 _DEAD_WAIT_S = 2
+_CLOSE_S = 3.0
+"""For answers to what was handed in, when the broker is closed. Nobody waits for them any more, and whoever ends a process
+that drains does not wait for long either."""
 
 
 class SQSBroker:
@@ -104,8 +108,13 @@ class SQSBroker:
         """See `Broker.__aexit__`."""
         for inbox in tuple(self._inboxes):
             await inbox.finish()
-        await self._outbox.close()
-        await self._receipts.close()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                await self._outbox.close()
+                await self._receipts.close()
+        except TimeoutError:
+            self._outbox.abandon()
+            self._receipts.abandon()
         await self._clients.close()
 
     @asynccontextmanager
@@ -125,5 +134,7 @@ class SQSBroker:
         try:
             yield inbox
         finally:
-            await inbox.finish()
-            self._inboxes.discard(inbox)
+            try:
+                await inbox.finish()
+            finally:
+                self._inboxes.discard(inbox)

@@ -135,14 +135,19 @@ class SQSInbox:
         await self._receipts.release(deliveries)
 
     async def finish(self) -> None:
-        """Let polls under way end, and hand back what they bring."""
+        """Let polls under way end, and hand back what they bring; cancelled, wait for none of them any more."""
         self._left = True
         self._room = 0
         self._forget_timer()
-        await self._give_back()
-        # A poll that is cancelled here still receives there, and what it got is hidden until its visibility timeout.
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        try:
+            await self._give_back()
+            # A poll that is cancelled here still receives there, and what it got is hidden until its visibility timeout.
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        except asyncio.CancelledError:
+            for task in self._tasks:
+                task.cancel()
+            raise
 
     def _take(self) -> list[Delivery]:
         taken, self._arrived = self._arrived, []

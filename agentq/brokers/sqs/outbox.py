@@ -54,6 +54,11 @@ class Outbox:
         for batcher in self._batchers.values():
             await batcher.close()
 
+    def abandon(self) -> None:
+        """Wait for no answer any more."""
+        for batcher in self._batchers.values():
+            batcher.abandon()
+
     def _batcher(self, name: str) -> Batcher:
         if name not in self._batchers:
 

@@ -44,6 +44,11 @@ class Receipts:
         for batcher in self._batchers.values():
             await batcher.close()
 
+    def abandon(self) -> None:
+        """Wait for no answer any more; what SQS did not hear of is delivered again."""
+        for batcher in self._batchers.values():
+            batcher.abandon()
+
     async def _all(self, operation: str, deliveries: Sequence[Delivery], **fields: Any) -> None:
         by_name: dict[str, list[Entry]] = {}
         for delivery in deliveries:

@@ -23,6 +23,7 @@ POLL_S: Final = 0.5
 _PING_S: Final = 10.0
 """How often a silent connection is asked whether it still stands."""
 _PATIENCE_S: Final = 5.0
+_FAREWELL_S: Final = 1.0
 
 _PAUSE_S: Final = {News.NONE: 0.0, News.STEPS: 0.05, News.STATES: 0.002}
 """How long after a ring for readers the next of its kind may come, in seconds."""
@@ -157,7 +158,7 @@ class Bell:
             self._timer.cancel()
             self._tell()
         if self._sending is not None:
-            await asyncio.wait([self._sending], timeout=_PATIENCE_S)
+            await asyncio.wait([self._sending], timeout=_FAREWELL_S)
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agentq.stores.postgres.connection import GUEST_SETTINGS
 from agentq.stores.postgres.pool import Pool
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from agentq.stores.postgres.rows import Lanes
 
 T = TypeVar("T")
+
+CLOSE_S: Final = 1.5
+"""For what is under way when a place is closed. Nobody waits for it any more; a process that drains has seconds to end."""
 
 
 class Place:
@@ -56,8 +59,13 @@ class Place:
         """Begin ``work``; the place closes after it."""
         task = self.loop.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may have gone
 
     async def close(self) -> None:
         """Finish what was handed in, then close."""
@@ -68,9 +76,16 @@ class Place:
         if self._closed:
             return
         self._closed = True
-        while self._tasks:
-            await asyncio.wait(list(self._tasks))
-        await self.writer.close()
-        await self.pool.close()
-        await self.guests.close()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                while self._tasks:
+                    await asyncio.wait(list(self._tasks))
+                await self.writer.finish()
+        except TimeoutError:  # a server that does not answer now takes no farewell, either
+            for task in self._tasks:
+                task.cancel()
+            self.writer.abandon()
+            self.pool.cut()
+            self.guests.cut()
+        await asyncio.gather(self.writer.close(), self.pool.close(), self.guests.close())
         self._left()

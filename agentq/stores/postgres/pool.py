@@ -138,13 +138,20 @@ class Pool:
     async def close(self) -> None:
         """Close what is idle; what is at work closes with its work."""
         self._closed = True
+        idle, self._free = self._free, []
+        if idle:
+            await asyncio.gather(*map(shut, idle))
+
+    def cut(self) -> None:
+        """Close what is idle without a farewell, to a server that does not answer."""
+        self._closed = True
         while self._free:
-            await shut(self._free.pop())
+            self._free.pop().terminate()
 
 
 async def shut(connection: asyncpg.Connection[Any]) -> None:
     """Close a connection in order, or at least at once."""
     try:
-        await connection.close(timeout=2)
+        await connection.close(timeout=1)
     except DRIVER:
         await give_up(connection)

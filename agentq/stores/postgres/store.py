@@ -120,8 +120,7 @@ class PostgresStore:
         self._open = False
         with self._lock:
             places = list(self._places.values())
-        for place in places:
-            await _close(place)
+        await asyncio.gather(*map(_close, places))
         if self._bell is not None:
             await self._bell.close()
             self._bell = None

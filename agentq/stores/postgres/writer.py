@@ -87,6 +87,9 @@ class Writer:
                 self._busy |= runs
                 try:
                     await (self._plain(jobs) if lane else self._full(jobs))
+                except asyncio.CancelledError:
+                    _answer(jobs, StoreUnavailable(f"{self._where}: closed before it answered"))
+                    raise
                 except Exception as error:  # noqa: BLE001 - a defect of ours must not leave anybody waiting
                     for job in jobs:
                         job.answer(error)
@@ -170,11 +173,25 @@ class Writer:
 
         return await pool.again(work)
 
-    async def close(self) -> None:
-        """Finish what was handed in, then close the connections."""
+    async def finish(self) -> None:
+        """Take nothing more, and return when what was handed in is answered."""
         self._closed = True
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))
+
+    def abandon(self) -> None:
+        """Wait for no answer any more: whether what is under way was committed, nobody knows."""
+        self._closed = True
+        waiting, self._waiting = self._waiting, []
+        _answer(waiting, StoreUnavailable(f"{self._where}: closed before it answered"))
+        for task in self._tasks.values():
+            task.cancel()
+        for pool in self._pools.values():
+            pool.cut()
+
+    async def close(self) -> None:
+        """Finish what was handed in, then close the connections."""
+        await self.finish()
         for pool in self._pools.values():
             await pool.close()
 
