@@ -162,9 +162,16 @@ async def _end(producer: Any) -> None:
         await producer.client.close()  # it stops in this order, and left this out
 
 
+class _Forgiving(set[Any]):
+    """The library removes a batch twice that fails while it is to be sent again, and the second time fails loudly."""
+
+    remove = set.discard
+
+
 def _fail(producer: Any) -> None:
     """Fail what is left. An idempotent producer of this library tries for ever, and offers no other way to make it stop."""
     accumulator = producer._message_accumulator  # noqa: SLF001
+    accumulator._pending_batches = _Forgiving(accumulator._pending_batches)  # noqa: SLF001
     accumulator.fail_all(KafkaTimeoutError())
     accumulator.reenqueue = lambda _: None  # what is on its way now is not tried again
     batches = (batch for queue in accumulator._batches.values() for batch in queue)  # noqa: SLF001
