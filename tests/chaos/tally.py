@@ -32,6 +32,8 @@ class Tally:
     kills: int = 0
     slots: int = 0
     lost: int = 0
+    endings: list[str] = field(default_factory=list)
+    """Of the lost."""
     committed_twice: int = 0
     reexecuted: int = 0
     replayed_bodies: int = 0
@@ -68,7 +70,7 @@ class Tally:
             "steps of each": self.steps,
             "workers killed": self.kills,
             "runs taken over": self.taken_over,
-            "runs lost": self.lost,
+            "runs lost": "; ".join([str(self.lost), *self.endings[:5]]),
             "steps committed twice": self.committed_twice,
             "bodies run again after their commit": self.replayed_bodies,
             "journals with gaps": self.gaps,
@@ -110,7 +112,7 @@ def count_run(tally: Tally, run: Run | None, journal: Sequence[Entry], result: s
     if run is None or run.state is not RunState.SUCCEEDED or run.result is None:
         tally.lost += 1
         why = "there is no row" if run is None else f"{run.id} is {run.state}: {run.failure.type if run.failure else '?'}"
-        tally.violations.append(why)
+        tally.endings.append(why)
         return
     tally.taken_over += run.takeovers > 0
     tally.wrong_results += msgspec.json.decode(run.result) != result
