@@ -12,6 +12,7 @@ from agentq.clock import Clock, SystemClock
 from agentq.errors import BrokerError, BrokerUnavailable, StoreError
 from agentq.intake.admitting import Admitter
 from agentq.telemetry import emit
+from agentq.telemetry.outage import Outage, outage_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -79,7 +80,7 @@ class Intake:
         self._counted_at = -_RECOUNT_IDLE_S
         self._runnable = 0
         self._touched_at = 0.0
-        self._trouble = _Trouble(broker.where, worker)
+        self._trouble = _Trouble(broker.where, worker, outage_of(store))
         self._chores: set[asyncio.Task[None]] = set()
 
     def stir(self) -> None:
@@ -168,11 +169,15 @@ class Intake:
                 admitted = await self._admitter.admit(batch)
             except (StoreError, BrokerUnavailable) as error:
                 self._blocked = True
-                if not failures:
-                    emit("store.unavailable", worker=self._worker, store=self._store.where, verb="admit", error=str(error))
+                if isinstance(error, BrokerError):  # large arguments lie there
+                    self._trouble.delay(error, "fetch")
+                else:
+                    outage_of(self._store).met(error, verb="admit", worker=self._worker)
                 await self._rest(_BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)])
                 failures += 1
                 continue
+            if failures:
+                outage_of(self._store).over(worker=self._worker)
             failures, self._blocked = 0, False
             for _ in batch:
                 self._waiting.popleft()
@@ -221,8 +226,10 @@ class Intake:
 class _Trouble:
     """How long the broker has been failing, said once and then now and again."""
 
-    def __init__(self, where: str, worker: str) -> None:
+    def __init__(self, where: str, worker: str, outage: Outage) -> None:
         self._where = where
+        self._outage = outage
+        """Of the store, which says where a log is read on."""
         self._worker = worker
         self._since: float | None = None
         self._said_at = 0.0
@@ -231,11 +238,14 @@ class _Trouble:
     def delay(self, error: BaseException, verb: str) -> float:
         """Note a failure; seconds to wait before the next try."""
         now = time.monotonic()
-        if self._since is None or now - self._said_at >= _REMIND_S:
-            name = "broker.unavailable" if isinstance(error, (BrokerUnavailable, StoreError)) else "broker.refused"
+        if isinstance(error, StoreError):
+            self._outage.met(error, verb=verb, worker=self._worker)
+        elif self._since is None or now - self._said_at >= _REMIND_S:
+            name = "broker.unavailable" if isinstance(error, BrokerUnavailable) else "broker.refused"
             emit(name, worker=self._worker, broker=self._where, verb=verb, error=str(error))
             self._said_at = now
-        self._since = now if self._since is None else self._since
+        if not isinstance(error, StoreError) and self._since is None:
+            self._since = now
         self._failures += 1
         return _BACKOFF_S[min(self._failures - 1, len(_BACKOFF_S) - 1)]
 
@@ -243,4 +253,6 @@ class _Trouble:
         """Note that the broker answered."""
         if self._since is not None:
             emit("broker.recovered", worker=self._worker, broker=self._where, duration_s=time.monotonic() - self._since)
+        if self._failures:
+            self._outage.over(worker=self._worker)
         self._since, self._failures = None, 0

@@ -13,7 +13,7 @@ from agentq.errors import StoreError, StoreUnavailable
 from agentq.journal import History
 from agentq.message import Chunk, ClaimRef, Entry, EntryKind, Envelope, Settlement, Verdict, Wait, Write
 from agentq.stores.base import WorkerStore
-from agentq.telemetry import emit
+from agentq.telemetry.outage import outage_of
 
 FLUSH_S = 0.1
 """Streamed pieces and progress wait so long for a journal entry to travel with."""
@@ -383,13 +383,12 @@ async def deliver(store: WorkerStore, lease: Lease, write: Write, sleep: Sleep =
         try:
             verdict = await store.write(write)
         except StoreUnavailable as error:
-            if tries == 0:
-                emit("store.unavailable", run_id=lease.ref.run_id, error=str(error))
+            outage_of(store).met(error, verb="write")
         except StoreError as error:
             return None, str(error)
         else:
             if tries:
-                emit("store.recovered", run_id=lease.ref.run_id)
+                outage_of(store).over()
             return verdict, f"the store answered {verdict}"
         await sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
         tries += 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from agentq import settings
 from agentq.errors import StoreError
-from agentq.telemetry import emit
+from agentq.telemetry.outage import outage_of
 
 if TYPE_CHECKING:
     from agentq.stores.base import Store
@@ -24,5 +24,5 @@ async def sweep(store: Store, worker: str) -> None:
             while await store.sweep(retention_s=retention) > 0:  # noqa: ASYNC110 - not a wait: work in slices
                 await asyncio.sleep(1.0)
         except StoreError as error:
-            emit("store.unavailable", worker=worker, verb="sweep", error=str(error))
+            outage_of(store).met(error, verb="sweep", worker=worker)
         await asyncio.sleep(SWEEP_S)

@@ -13,7 +13,7 @@ from agentq.errors import PermanentError, StoreError, StoreUnavailable
 from agentq.journal import RESERVED
 from agentq.message import Entry, EntryKind, Failure, Verdict, Write
 from agentq.stores.transactional import Rejected, StepTransaction, Transactional
-from agentq.telemetry import emit
+from agentq.telemetry.outage import outage_of
 
 if TYPE_CHECKING:
     from agentq.scope import Frame
@@ -68,8 +68,7 @@ async def _begin(run: Host, store: Transactional, stack: contextlib.AsyncExitSta
         try:
             return await stack.enter_async_context(store.transaction(run.claim.ref))
         except StoreUnavailable as error:
-            if tries == 0:
-                emit("store.unavailable", run_id=run.row.id, error=str(error))
+            outage_of(run.store).met(error, verb="begin")
         await run.options.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
         tries += 1
 
@@ -127,7 +126,7 @@ class _Committing:
         try:
             verdict = await self._shared.commit(write)
         except StoreUnavailable as error:
-            emit("store.unavailable", run_id=self._run.row.id, error=str(error))
+            outage_of(self._run.store).met(error, verb="commit")
             verdict = await self._resolve()
         except Rejected as rejected:
             self.error = rejected

@@ -13,6 +13,7 @@ from agentq.errors import AgentQError, StoreUnavailable
 from agentq.journal import ABANDONED, Identity
 from agentq.message import Arrival, Cancel, Entry, EntryKind, Envelope, Failure, Wait, WaitKind
 from agentq.telemetry import emit
+from agentq.telemetry.outage import outage_of
 from agentq.worker.host import Host
 from agentq.worker.ledger import Stop
 from agentq.worker.timers import ticking
@@ -245,7 +246,7 @@ class Waits:
             try:
                 await run.store.command(Cancel(run_id=wait.ref))
             except StoreUnavailable as error:
-                emit("store.unavailable", run_id=run.row.id, error=str(error))
+                outage_of(run.store).met(error, verb="command")
                 return  # the wait stays open: a replay gives it up again
         await run.ledger.commit(self._closing(place))
 

@@ -18,6 +18,7 @@ from agentq.message import Beat, Claim, ClaimRef, WorkerState
 from agentq.message import Worker as Row
 from agentq.settings import WorkerSettings
 from agentq.telemetry import emit
+from agentq.telemetry.outage import outage_of
 from agentq.worker.admission import over
 from agentq.worker.drain import Drain
 from agentq.worker.execution import End
@@ -208,7 +209,7 @@ class Worker:
                     taken, due = await pool.fill(free)
                 except StoreError as error:
                     inflow.close()
-                    self._trouble(error, failures)
+                    self._trouble(error)
                     wait = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
                     failures += 1
                 else:
@@ -365,7 +366,7 @@ class Worker:
             well = self._heart is not None and not self._heart.failures
             await asyncio.wait_for(self._app.store.leave(self.id), _LEAVE_S if well else _LEAVE_UNHEARD_S)
         except (StoreError, TimeoutError) as error:
-            emit("store.unavailable", worker=self.id, verb="leave", error=str(error))
+            outage_of(self._app.store).met(error, verb="leave", worker=self.id)
 
     def _report(self) -> WorkerReport:
         return WorkerReport(
@@ -381,15 +382,14 @@ class Worker:
             return "draining"
         return "cordoned" if self._cordoned else "active"
 
-    def _trouble(self, error: StoreError, failures: int) -> None:
+    def _trouble(self, error: StoreError) -> None:
         self._store_error = str(error)
-        if failures == 0:
-            emit("store.unavailable", worker=self.id, store=self._app.store.where, verb="claim", error=str(error))
+        outage_of(self._app.store).met(error, verb="claim", worker=self.id)
 
     def _well(self, failures: int) -> int:
         if failures:
             self._store_error = ""
-            emit("store.recovered", worker=self.id, store=self._app.store.where)
+        outage_of(self._app.store).over(worker=self.id)
         return 0
 
     def _from_anywhere(self, fn: Any, reason: str) -> None:
