@@ -166,6 +166,8 @@ async def _prepare(broker: str) -> None:
     async with open_broker(broker, app=tasks.aq.name) as opened:
         for finding in await opened.inspect(tasks.aq.queues, fix=True):
             print(f"{finding.what}: {finding.text}")
+        if broker.startswith("sqs:"):
+            await outages.hide_briefly(opened, tasks.aq.queues)
 
 
 def main() -> int:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from agentq.brokers.base import Broker
 from tests.helpers import elasticmq, kafka, postgres_server
+
+VISIBILITY_S = 3
+"""At SQS, as long as the storm's leases: doctor's 60 s are for queues whose workers die now and then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,16 @@ def log() -> Iterator[Server]:
     """A Kafka of one node."""
     with kafka.own() as process:
         yield Server("Kafka", f"kafka://127.0.0.1:{process.port}?partitions=4&session=3s", process.stop, process.start)
+
+
+async def hide_briefly(broker: Broker, queues: Sequence[str]) -> None:
+    """Let what the open poll of a killed worker still gets be hidden for seconds only."""
+    from agentq.brokers.sqs import SQSBroker  # noqa: PLC0415 - the client is an extra
+
+    assert isinstance(broker, SQSBroker)
+    for queue in queues:
+        name = broker._address.name(queue)
+        await broker._clients.ask("set_queue_attributes", name, Attributes={"VisibilityTimeout": f"{VISIBILITY_S}"})
 
 
 BROKERS = {"sqs": sqs, "kafka": log}
