@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agentq import wire
 from agentq.errors import BrokerError, BrokerUnavailable, NotFound, StoreError, StoreUnavailable
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from agentq.clock import Clock
     from agentq.stores.base import Store
 
+PORTION_BYTES: Final = 16 * 1024 * 1024
+"""Of messages and arguments in one transaction, but for the last one in it: some MiB each, five hundred of them would take the
+store longer than it is waited for, and more memory than a worker has."""
 _SHOWN = 300
 """Characters of arguments that a reason shows."""
 
@@ -47,31 +51,53 @@ class Admitter:
     async def admit(self, deliveries: Sequence[Delivery]) -> Admitted:
         """Write rows, dead letters and positions for all of ``deliveries``; when it returns, they may be acknowledged.
 
+        In one transaction, unless they are large.
+
         Raises:
             StoreUnavailable, BrokerUnavailable: nothing is known to be in; the same again is harmless.
 
         """
+        left = deque(deliveries)
+        runs = letters = 0
+        while left:
+            admitted = await self._admit_some(left)
+            runs, letters = runs + admitted.runs, letters + admitted.letters
+        return Admitted(runs=runs, duplicates=len(deliveries) - runs - letters, letters=letters)
+
+    async def _admit_some(self, left: deque[Delivery]) -> Admitted:
+        """Take from ``left`` what one transaction can bear, and admit it."""
         pairs: list[tuple[Delivery, Envelope]] = []
         letters: list[DeadLetter] = []
-        for delivery in deliveries:
+        taken: list[Delivery] = []
+        size = 0
+        while left and size < PORTION_BYTES:
+            delivery = left.popleft()
+            taken.append(delivery)
+            size += len(delivery.body)
             try:
-                pairs.append((delivery, await self._read(delivery)))
+                envelope = await self._read(delivery)
             except Unreadable as error:
                 letters.append(self._letter(delivery, str(error)))
-        answers = await self._write(pairs, letters, furthest(deliveries))
+            else:
+                pairs.append((delivery, envelope))
+                size += len(envelope.args)
+        positions = furthest(taken)
+        # What a key refuses is known only when the rows are in: a log must not have moved on before its letter is kept.
+        doubtful = any(envelope.key is not None for _, envelope in pairs)
+        answers = await self._write(pairs, letters, () if doubtful else positions)
         refused = [
             self._letter(delivery, _conflict(envelope, answer))
             for (delivery, envelope), answer in zip(pairs, answers, strict=True)
             if answer is not None and _conflicting(envelope, answer)
         ]
-        if refused:
-            await self._store.admit(Admission(letters=tuple(refused)))
+        if refused or (doubtful and positions):
+            await self._store.admit(Admission(letters=tuple(refused), positions=positions))
         runs = sum(answer is not None and answer.created for answer in answers)
         told = [*letters, *refused]
         for letter in told:
             emit("intake.dead_letter", broker=self._broker.where, queue=letter.queue, letter=letter.id, origin=letter.origin,
                  reason=letter.reason)  # fmt: skip
-        return Admitted(runs=runs, duplicates=len(deliveries) - runs - len(told), letters=len(told))
+        return Admitted(runs=runs, duplicates=len(taken) - runs - len(told), letters=len(told))
 
     async def _read(self, delivery: Delivery) -> Envelope:
         arrived = wire.read(

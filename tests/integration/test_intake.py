@@ -399,3 +399,47 @@ async def test_a_child_may_not_take_a_key_that_a_run_above_it_holds():
         await running
     assert "ordering_key" in told
     assert handle.id in told
+
+
+async def test_a_letter_about_a_key_is_kept_before_the_log_moves_on():
+    broker, store = MemoryBroker(partitions=1, **QUICK), Ledger()
+    body = {"app": "app", "task": "t", "key": "k"}
+    sent = [Outgoing(id="x", queue="q", body=msgspec.json.encode({**body, "args": {"n": n}})) for n in (1, 2)]
+    await broker.send(sent)
+    lost = []
+
+    def crash(admission: Admission) -> Exception | None:
+        if admission.letters:
+            lost.append(admission)
+            return StoreUnavailable("the worker dies here")
+        return None
+
+    store.refuse = crash
+    async with taking(broker, store):
+        await wait_until("the letter was tried", lambda: lost)
+    store.refuse = lambda _: None
+    async with taking(broker, store):
+        await is_empty(broker)
+    (letter,) = await store.letters(LetterQuery())
+    assert "key: 'k'" in letter.reason
+
+
+async def test_large_arguments_are_admitted_in_portions_that_the_store_can_bear(monkeypatch):
+    monkeypatch.setattr("agentq.intake.admitting.PORTION_BYTES", 100_000)
+    broker, store = MemoryBroker(partitions=1, max_bytes=50_000, **QUICK), Ledger()
+    aq = AgentQ("app", queue="q")
+
+    @aq.task
+    async def t(ctx: Context, text: str) -> None: ...
+
+    async with aq.using(store=store, broker=broker):
+        calls = [t.bind("x" * size) for size in (60_000, 30_000, 10, 30_000, 60_000, 10, 60_000)]  # half of them as parcels
+        handles = await aq.enqueue_many(calls)
+    async with taking(broker, store):
+        await has_rows(store, len(calls))
+        await is_empty(broker)
+    sizes = [sum(len(envelope.args) for envelope in admission.envelopes) for admission in store.admissions]
+    assert len(sizes) > 1
+    assert max(sizes) < 100_000 + 61_000
+    assert await rows(store) == sorted(handle.id for handle in handles)
+    assert max(at.offset for admission in store.admissions for at in admission.positions) == len(calls)
