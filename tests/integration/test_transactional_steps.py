@@ -84,6 +84,29 @@ async def test_what_the_body_wrote_and_its_result_are_there_together(shop):
     assert await shop.orders() == [7]
 
 
+async def test_a_body_that_spoils_its_connection_spoils_no_other_steps(shop):
+    aq = AgentQ("shop")
+
+    @aq.step(effect="transactional")
+    async def buy(order: int) -> None:
+        await shop.insert(order)
+        if order in {1, 2}:
+            await current().connection.execute("deallocate all")  # the driver does not know that its statements are gone
+        if order == 2:
+            raise ValueError("sold out")
+
+    @aq.task(retry=Retry(max_attempts=1))
+    async def work(ctx: Context, order: int) -> None:
+        await buy(order)
+
+    async with lab(aq) as here:
+        assert (await here.finish(work.bind(0))).state is RunState.SUCCEEDED
+        assert (await here.finish(work.bind(1))).state is RunState.FAILED
+        assert (await here.finish(work.bind(2))).state is RunState.FAILED
+        assert (await here.finish(work.bind(3))).state is RunState.SUCCEEDED
+    assert await shop.orders() == [0, 3]
+
+
 async def test_a_body_that_fails_leaves_nothing_but_its_failure(shop):
     aq = AgentQ("shop")
     tries = []

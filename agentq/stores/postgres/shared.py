@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from agentq.errors import StoreError
+from agentq.errors import StoreError, StoreUnavailable
 from agentq.message import Verdict
 from agentq.stores.postgres.connection import ANSWER_S, CONTENTION, DRIVER, LOCAL_SETTINGS, Db, broken, fault
 from agentq.stores.postgres.writes import Batch
@@ -77,6 +77,7 @@ class SharedTransaction:
         except DRIVER as error:
             if broken(error) or isinstance(error, _TEMPORARY):
                 return None  # no commit was sent
+            connection.terminate()  # the body may have spoiled it, and the next one is to have another
             raise fault(error, self._db.where) from error
         if isinstance(verdict, StoreError):
             raise verdict
@@ -136,6 +137,9 @@ async def share(
             async with asyncio.timeout(ANSWER_S):
                 await shared.begin()
         except DRIVER as error:
+            db.connection.terminate()
+            if isinstance(error, asyncpg.InvalidSQLStatementNameError):  # an earlier body threw the driver's statements away
+                raise StoreUnavailable(f"{db.where}: {error}") from error
             raise fault(error, f"{db.where}: run {ref.run_id}") from error
         try:
             yield shared
