@@ -46,6 +46,26 @@ async def test_a_message_comes_whole(lab: Lab) -> None:
         assert delivery.sent_at is not None
 
 
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_it_is_read_however_it_was_compressed(lab: Lab, codec: str) -> None:
+    await lab.create(compression_type=codec)
+    async with lab.inbox() as (broker, inbox):
+        await send(broker, *messages(0, 3))
+        await lab.admit(inbox, 3)
+    assert lab.bodies == ["0", "1", "2"]
+
+
+async def test_what_cannot_be_uncompressed_here_says_what_to_install(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiokafka.codec.has_zstd", lambda: False)
+    monkeypatch.setattr("aiokafka.codec.cramjam", None)
+    await lab.create(compression_type="zstd")
+    async with lab.inbox() as (broker, inbox):
+        await send(broker, *messages(0, 3))
+        with pytest.raises(BrokerError, match=r"zstd.*pip install 'agentq\[kafka\]'") as refused:
+            await take(inbox, 1)
+        assert type(refused.value) is BrokerError
+
+
 async def test_it_reads_on_where_the_store_stands(lab: Lab) -> None:
     await lab.create()
     async with lab.inbox() as (broker, inbox):

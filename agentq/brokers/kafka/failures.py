@@ -25,6 +25,7 @@ _REMEDIES: Final[dict[type[BaseException], str]] = {
     errors.InconsistentGroupProtocolError: "another kind of consumer is in this group: choose another group=",
     errors.InvalidSessionTimeoutError: "the cluster does not allow this session=",
     errors.InvalidGroupIdError: "choose another group=",
+    errors.UnsupportedCodecError: "install what reads it: pip install 'agentq[kafka]'",
 }
 
 
