@@ -32,6 +32,8 @@ _PATTERNS: Final = (
         HIDDEN,
     ),
 )
+_DELIMITER: Final = re.compile("[/?#]")
+LOGIN_REMEDY: Final = "write / ? # and @ of a password as %2F %3F %23 and %40"
 
 
 def redact(text: str) -> str:
@@ -39,6 +41,17 @@ def redact(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def login_is_cut(url: str) -> bool:
+    """Whether a password in ``url`` holds a ``/``, ``?`` or ``#``, at which every reader cuts it and takes the rest for a path."""
+    rest = url.partition("://")[2]
+    host = _DELIMITER.split(rest, maxsplit=1)[0]
+    path, _, query = rest[len(host) :].partition("?")
+    if not host or "@" not in path + query:
+        return False
+    port = host.rpartition(":")[2] if ":" in host and not host.endswith("]") else "0"
+    return "@" in path or "#" in query or ("@" not in host and not port.isdecimal())
 
 
 def redact_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from agentq.errors import InvalidArgument
+from agentq.redact import login_is_cut
 
 DEFAULT_STORE = "sqlite:./agentq.db"
 
@@ -226,6 +227,8 @@ _GROUPS: dict[str, Any] = {"store": StoreSettings, "broker": BrokerSettings, "wo
 
 def redacted(url: str) -> str:
     """``url`` with its password, and anything in its query that names a secret, replaced by ``***``."""
+    if login_is_cut(url):
+        return f"{url.partition('://')[0]}://***"
     try:
         parts = urlsplit(url)
     except ValueError:

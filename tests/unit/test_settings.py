@@ -97,6 +97,9 @@ def test_only_a_store_that_somebody_chose_is_explicit() -> None:
         ("postgresql://db/q?user=me&password=hunter2&x=1", "postgresql://db/q?user=me&password=***&x=1"),
         ("redis://:hunter2@h", "redis://:***@h"),
         ("postgresql://me:hunter2@[broken", "***"),
+        ("postgresql://me:hunter2/x@db/q", "postgresql://***"),
+        ("kafka://me:hunter2?x@h", "kafka://***"),
+        ("sqlite:////var/me@here/a.db", "sqlite:////var/me@here/a.db"),
     ],
 )
 def test_passwords_are_not_shown(url: str, shown: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentq.errors import InvalidArgument
+from agentq.redact import LOGIN_REMEDY, login_is_cut
 from agentq.settings import seconds
 
 TEMPLATE: Final = "{app}.{queue}"
@@ -98,6 +99,8 @@ def address(url: str, *, app: str) -> Address:
     Raises:
         InvalidArgument: names what does not fit, never the password.
     """
+    if login_is_cut(url):
+        raise InvalidArgument("broker", "kafka://…", LOGIN_REMEDY)
     parts = urlsplit(url)
     login, _, hosts = parts.netloc.rpartition("@")
     user, colon, password = login.partition(":")
@@ -150,7 +153,7 @@ def _secure(values: dict[str, Any]) -> None:
         if mechanism == "OAUTHBEARER" and not token:
             raise InvalidArgument("broker: token", None, "OAUTHBEARER needs token=package.module:function")
         if mechanism != "OAUTHBEARER" and not (login and values.get("password")):
-            raise InvalidArgument("broker: user", login, f"{mechanism} needs kafka://user:password@host")
+            raise InvalidArgument("broker: user", "…" if login else None, f"{mechanism} needs kafka://user:password@host")
     if "key" in values and "cert" not in values:
         raise InvalidArgument("broker: cert", None, "key= is the key of a certificate: give cert=, too")
     if encrypted and not security.endswith("SSL"):

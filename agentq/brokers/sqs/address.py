@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agentq.errors import InvalidArgument
+from agentq.redact import login_is_cut
 
 TEMPLATE: Final = "{app}-{queue}"
 """A queue's name at SQS, unless the url's path says another."""
@@ -89,7 +90,7 @@ def address(url: str, *, app: str) -> Address:
 
     """
     parts = urlsplit(url)
-    if "@" in parts.netloc:
+    if "@" in parts.netloc or login_is_cut(url):
         raise InvalidArgument(
             "broker", "sqs://…@…", "leave credentials out: they come from the environment, the role or the pod"
         )
@@ -132,11 +133,11 @@ def _template(text: str) -> str:
 def _endpoint(name: str, value: str | None) -> str | None:
     if value is None:
         return None
+    if "@" in value:
+        raise InvalidArgument(f"broker: {name}", "http://…@…", "leave credentials out of it")
     parts = urlsplit(value)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise InvalidArgument(f"broker: {name}", value, "use http://host:port or https://host:port")
-    if "@" in parts.netloc:
-        raise InvalidArgument(f"broker: {name}", f"{parts.scheme}://…@…", "leave credentials out of it")
     return value.rstrip("/")
 
 
@@ -157,6 +158,6 @@ def _linger(value: str) -> float:
 def _payloads(value: str) -> tuple[str, str]:
     parts = urlsplit(value)
     if parts.scheme != "s3" or not _BUCKET.fullmatch(parts.netloc):
-        raise InvalidArgument("broker: payloads", value, "use s3://bucket/prefix")
+        raise InvalidArgument("broker: payloads", "s3://…@…" if "@" in value else value, "use s3://bucket/prefix")
     prefix = parts.path.strip("/")
     return parts.netloc, f"{prefix}/" if prefix else ""

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from agentq.errors import InvalidArgument
+from agentq.redact import LOGIN_REMEDY, login_is_cut
 
 SCHEMA: Final = "agentq"
 """Where the tables are unless the url says ``schema=``."""
@@ -41,8 +42,10 @@ def address(url: str) -> Address:
     """Read ``postgresql://user:password@host:port/database?schema=agentq&notify=off&pool=8`` and the driver's own parameters.
 
     Raises:
-        InvalidArgument: a parameter of ours does not fit.
+        InvalidArgument: a parameter of ours does not fit, or a password has to be quoted.
     """
+    if login_is_cut(url):
+        raise InvalidArgument("store", "postgresql://…", LOGIN_REMEDY)
     parts = urlsplit(url)
     ours: dict[str, str] = {}
     theirs: list[tuple[str, str]] = []
