@@ -44,7 +44,7 @@ def redact(text: str) -> str:
 
 
 def login_is_cut(url: str) -> bool:
-    """Whether a password in ``url`` holds a ``/``, ``?`` or ``#``, at which every reader cuts it and takes the rest for a path."""
+    """Whether a password in ``url`` holds a ``/``, ``?`` or ``#``, at which every reader would cut it."""
     rest = url.partition("://")[2]
     host = _DELIMITER.split(rest, maxsplit=1)[0]
     path, _, query = rest[len(host) :].partition("?")
