@@ -49,6 +49,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     target: Target
     store: str
+    broker: str | None
+    """Through which the run's own submissions go; None is the store."""
     claim: Claim
     fence_s: float
     grace_s: float
@@ -136,6 +138,7 @@ class Isolated:
             Order(
                 target=target_of(self._app) or Target(),
                 store=self._app.store_url or "",
+                broker=self._app.broker_url,
                 claim=self._claim,
                 fence_s=self._settings.fence_s,
                 grace_s=self._settings.grace_s,
@@ -173,6 +176,9 @@ class Isolated:
     def _kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
+
+    def give_up(self) -> None:
+        """Nothing more: the child of a lost run is killed."""
 
     def hurry(self) -> None:
         """Pass it on."""

@@ -74,7 +74,7 @@ async def _run(order: Order) -> End:
     parent = _Parent(lease)
     parent.listen()
     async with AsyncExitStack() as stack:
-        if not await _opened(stack, app, order.store, parent):
+        if not await _opened(stack, app, order, parent):
             return End.LOST
         if app.lifespan is not None:
             await stack.enter_async_context(app.lifespan(app))
@@ -83,11 +83,11 @@ async def _run(order: Order) -> End:
         return await run.work()
 
 
-async def _opened(stack: AsyncExitStack, app: AgentQ, store: str, parent: _Parent) -> bool:
+async def _opened(stack: AsyncExitStack, app: AgentQ, order: Order, parent: _Parent) -> bool:
     """Open the app. A store that is down is no fault of the run: it is waited for while the run is ours and wanted."""
     while True:
         try:
-            await stack.enter_async_context(app.using(store=store) if app.store_url != store else app)
+            await stack.enter_async_context(app.using(store=order.store, broker=order.broker))
         except StoreUnavailable:
             if parent.over:
                 return False

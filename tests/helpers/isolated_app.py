@@ -49,6 +49,11 @@ async def whoami(ctx: Context) -> int:
     return os.getpid()
 
 
+@aq.task(isolate=True)
+async def submits_through(ctx: Context) -> str | None:
+    return None if aq.broker is None else aq.broker.where
+
+
 @aq.task
 async def plain(ctx: Context) -> int:
     return os.getpid()

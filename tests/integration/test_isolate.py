@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from agentq import RunCancelled, RunFailed
 from agentq.message import Cancel, ClaimRequest, RunState
 from agentq.message import Worker as Row
+from agentq.producer import envelope
 from agentq.settings import WorkerSettings
 from agentq.testing.wait import wait_until
 from agentq.worker import Worker, isolate
@@ -54,6 +56,18 @@ async def test_an_isolated_run_has_a_process_of_its_own_and_others_do_not(opened
         assert await (await isolated_app.plain.enqueue()).result(timeout=20) == os.getpid()
         with pytest.raises(RunFailed, match="LookupError: in the child"):
             await (await isolated_app.fails.enqueue()).result(timeout=20)
+
+
+@pytest.mark.parametrize("broker", ["sqs://us-east-1?endpoint=http://127.0.0.1:9", None])
+async def test_a_child_submits_through_the_broker_of_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broker: str | None
+) -> None:
+    monkeypatch.setenv("AGENTQ_BROKER", "sqs://eu-west-1?endpoint=http://127.0.0.1:9")
+    async with aq.using(store=f"sqlite:{tmp_path}/a.db", broker=broker), working(aq, QUICK):
+        where = None if aq.broker is None else aq.broker.where
+        sent = envelope(isolated_app.submits_through.bind(), app=aq.name, now=time.time())
+        await aq.store.submit([sent])
+        assert await aq.handle(sent.id).result(timeout=20) == where
 
 
 async def test_a_child_that_is_killed_costs_its_run_nothing_that_was_recorded_and_its_neighbours_nothing(opened: str) -> None:
