@@ -1,6 +1,7 @@
 """Where Kafka's messages are read on from, and that none is passed over, on a real broker."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -43,7 +44,17 @@ async def test_a_message_comes_whole(lab: Lab) -> None:
         assert delivery.position.source.startswith("kafka:")
         assert delivery.position.offset == 1
         assert delivery.id == f"{delivery.position.source}/0/0"
+        assert delivery.sent_at is None, "a producer's clock is nobody's word"
+
+
+async def test_when_a_message_came_is_the_brokers_word(lab: Lab) -> None:
+    await lab.create(message_timestamp_type="LogAppendTime")
+    async with lab.inbox() as (broker, inbox):
+        before = time.time()
+        await send(broker, Outgoing(id="r", queue="q", body=b"{}"))
+        [delivery] = await take(inbox, 1)
         assert delivery.sent_at is not None
+        assert abs(delivery.sent_at - before) < 60
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])

@@ -28,6 +28,8 @@ BATCH: Final = 500
 """Most messages of one `receive`: one transaction of the store's."""
 LOOK_S: Final = 30.0
 """Between two looks whether the topics are still the same ones."""
+_BY_BROKER: Final = 1
+"""Type of a timestamp that the broker's clock wrote (``LogAppendTime``), not the producer's, which may be off."""
 SILENCE_S: Final = 5.0
 """Without any answer to a fetch for so long, the cluster is asked whether it is there. The library itself never says so."""
 
@@ -288,7 +290,7 @@ def _delivery(reading: Reading, record: Any) -> Delivery:
         body=record.value or b"",  # one without a value is a tombstone: unreadable, and kept as such
         id=f"{reading.source}/{record.partition}/{record.offset}",
         attributes={name: (value or b"").decode(errors="replace") for name, value in record.headers},
-        sent_at=record.timestamp / 1000 if record.timestamp >= 0 else None,
+        sent_at=record.timestamp / 1000 if record.timestamp_type == _BY_BROKER else None,
         position=Position(source=reading.source, partition=record.partition, offset=record.offset + 1),
         receipt=(reading, record.offset),
     )

@@ -18,7 +18,11 @@ from agentq.errors import BrokerError
 _DAY_S: Final = 86_400
 _RETENTION_S: Final = 7 * _DAY_S
 """What a week-long outage of the workers needs, and Kafka's own default."""
-_CREATED: Final = {"cleanup.policy": "delete", "retention.ms": str(_RETENTION_S * 1000)}
+_CREATED: Final = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(_RETENTION_S * 1000),
+    "message.timestamp.type": "LogAppendTime",  # ages and submission times by one clock
+}
 
 
 async def inspect(address: Address, desk: Desk, backlogs: Backlogs, queues: Sequence[str], *, fix: bool) -> list[Finding]:
