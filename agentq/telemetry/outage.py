@@ -31,7 +31,7 @@ class Outage:
         self._since = now if self._since is None else self._since
         if (now - self._ended_at if self._told_at is None else now - self._told_at - REMIND_S + SOON_S) >= SOON_S:
             self._told_at = now
-            emit("store.unavailable", **fields, store=self._where, error=str(error))
+            emit("store.unavailable", **fields, store=self._where, error=str(error) or "no answer in time")
 
     def over(self, **fields: Any) -> None:
         """Note that it answered; tell it if the outage was told."""

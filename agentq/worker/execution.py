@@ -42,6 +42,7 @@ from agentq.worker.limits import time_left, timeout_of
 from agentq.worker.mailbox import Mailbox
 from agentq.worker.memory import Memory
 from agentq.worker.presence import Presence
+from agentq.worker.settling import Settling
 from agentq.worker.steps import Steps
 from agentq.worker.threads import Line
 from agentq.worker.waits import Waits
@@ -102,6 +103,7 @@ class Execution:
         me = cast("Host", self)
         self.me = me
         self.ledger = Ledger(store, lease, self.history, clock, self.stop, self.options.sleep)
+        self._settling = Settling(self.ledger)
         self.waits = Waits(me, self.options.linger_s)
         self.mailbox = Mailbox(me, self.waits)
         self.steps = Steps(me, self.mailbox)
@@ -158,8 +160,11 @@ class Execution:
             self.ledger.close()
             emit("run.lost", run_id=self.row.id, task=self.row.task, epoch=self.claim.ref.epoch, reason=self._reason)
             return End.LOST
-        verdict = await self.ledger.settle(settlement, self.running_s, *entries)
-        return self._told(settlement, verdict)
+        return self._told(settlement, await self._settling.settle(settlement, self.running_s, *entries))
+
+    def give_up(self) -> None:
+        """Wait no longer for the store's word on the outcome."""
+        self._settling.give_up()
 
     def stop(self, stop: Stop, reason: str) -> None:
         """End the code: at once if the run is lost, cancelled or out of time, else once no step body is running."""

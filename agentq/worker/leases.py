@@ -21,6 +21,10 @@ BLOCKED_S = 3600.0
 _POKE_S = 0.5
 """Beats asked for out of turn come at most so often."""
 _BEAT_TIMEOUT_S = 10.0
+_LATE_S = 2.0
+"""Beyond a heartbeat's pause, its answer is late."""
+_TOGETHER_S = 0.2
+"""Claims that become unsafe within so long are stopped, and told, together."""
 _STUCK_S = 1.0
 """A loop that did not answer for less is busy, not blocked."""
 
@@ -155,8 +159,9 @@ class Heart:
             self._turned_at = self._clock.steady()
             self._call(self._mark)
             self._beating = asyncio.create_task(self._beat())
-            await asyncio.wait({self._beating})
-            self._guard()
+            while not self._beating.done():  # an answer may take longer than leases allow
+                await asyncio.wait({self._beating}, timeout=self._fence_in())
+                self._guard()
             await self._pause()
 
     def _interrupt(self) -> None:
@@ -215,6 +220,17 @@ class Heart:
         late = [held for held in list(self._held.values()) if held.limit_at is not None and now > held.limit_at]
         if blocked and late:
             self._give_up(f"run {late[0].ref.run_id} blocks the event loop past its timeout")
+
+    @property
+    def well(self) -> bool:
+        """Whether the store answered lately."""
+        beaten = self.beaten_at
+        return beaten is not None and not self.failures and self._clock.steady() - beaten < self._heartbeat_s + _LATE_S
+
+    def _fence_in(self) -> float | None:
+        """Seconds until the next claim is unsafe; None if there is none."""
+        held = [each.confirmed_at for each in list(self._held.values()) if not each.lost]
+        return max(_TOGETHER_S, min(held) + self._fence_s - self._clock.steady()) if held else None
 
     def _margin(self) -> float:
         now = self._clock.steady()

@@ -45,6 +45,10 @@ class Working(Protocol):
         """Do not wait for step bodies any more."""
         ...
 
+    def give_up(self) -> None:
+        """The claim is unsafe and the store silent: wait no longer for its word on the outcome."""
+        ...
+
     @property
     def unsaved_s(self) -> float:
         """Seconds of work since the last journal entry."""

@@ -37,6 +37,9 @@ class Unusable:
     def stop(self, stop: Stop, reason: str) -> None:
         """Nothing runs."""
 
+    def give_up(self) -> None:
+        """Nothing runs."""
+
     def hurry(self) -> None:
         """Nothing runs."""
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from agentq.app import AgentQ
 
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_CLAIM_S = 1.0
+"""For a claim under way when a drain begins."""
 _LEAVE_S = 5.0
 _LEAVE_UNHEARD_S = 1.0
 """For taking our row away; the second where the last heartbeat had no answer, either."""
@@ -96,6 +98,7 @@ class Worker:
         self._heart: Heart | None = None
         self._pool: Pool | None = None
         self._inflow: Inflow | None = None
+        self._serving: asyncio.Task[None] | None = None
         self._drain = Drain(self._settings.drain_s)
 
     async def run(self) -> WorkerReport:
@@ -135,7 +138,13 @@ class Worker:
                 inflow.start()
             watching = [asyncio.create_task(self._watch()), asyncio.create_task(sweep(store, self.id))]
             try:
-                await self._serve(pool, inflow)
+                serving = self._serving = asyncio.create_task(self._serve(pool, inflow))
+                try:
+                    await asyncio.wait({serving})
+                finally:
+                    serving.cancel()
+                if not serving.cancelled():
+                    serving.result()
                 leaving = asyncio.create_task(inflow.finish(self._settings.drain_s))
                 await self._drain.finish()
                 await leaving
@@ -325,6 +334,9 @@ class Worker:
         if self._pool is not None:
             for ref in refs:
                 self._stop_run(self._pool, ref, Stop.LOST, "its lease was not confirmed in time")
+                slot = self._pool.slots.get(ref.run_id)
+                if slot is not None and slot.held.ref.token == ref.token:
+                    slot.working.give_up()
 
     @staticmethod
     def _stop_run(pool: Pool, ref: ClaimRef, stop: Stop, reason: str) -> None:
@@ -350,6 +362,8 @@ class Worker:
         if not self._drain.handing_over:
             emit("worker.draining", worker=self.id, reason=reason, busy=self._pool.busy if self._pool else 0,
                  grace_s=self._settings.drain_s)  # fmt: skip
+            if self._serving is not None and self._loop is not None:
+                self._loop.call_later(_CLAIM_S, self._serving.cancel)  # the store hands back what a late answer brings
         self._drain.request(reason, stop=Stop.DRAIN)
 
     def _abort_now(self, reason: str) -> None:
@@ -363,7 +377,7 @@ class Worker:
         if self._ends[End.ABANDONED]:
             return
         try:
-            well = self._heart is not None and not self._heart.failures
+            well = self._heart is not None and self._heart.well
             await asyncio.wait_for(self._app.store.leave(self.id), _LEAVE_S if well else _LEAVE_UNHEARD_S)
         except (StoreError, TimeoutError) as error:
             outage_of(self._app.store).met(error, verb="leave", worker=self.id)

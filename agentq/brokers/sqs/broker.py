@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAX_DELAY_S = 900.0
 """SQS's own limit; beyond it the store's timer waits."""
 _DEAD_WAIT_S = 2
-_CLOSE_S = 3.0
+_CLOSE_S = 1.5
 """For answers to what was handed in, when the broker is closed. Nobody waits for them any more, and whoever ends a process
 that drains does not wait for long either."""
 
