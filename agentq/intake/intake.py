@@ -47,6 +47,7 @@ class Intake:
         ahead: int,
         worker: str = "",
         clock: Clock | None = None,
+        brought: Callable[[int], None] | None = None,
     ) -> None:
         """Prepare; nothing is received yet.
 
@@ -60,6 +61,7 @@ class Intake:
             ahead: runnable runs up to which a partitioned log is read ahead, whatever the room.
             worker: its id, for events.
             clock: wall time, for what arrives.
+            brought: told of so many new runs, before ``room`` is asked again.
 
         """
         self._broker = broker
@@ -68,6 +70,7 @@ class Intake:
         self._room = room
         self._ahead = ahead
         self._worker = worker
+        self._brought = brought
         self._admitter = Admitter(broker, store, app, clock or SystemClock())
         self._log = any(broker.capabilities(queue).partitioned for queue in queues)
         self._stirred = asyncio.Event()
@@ -101,6 +104,8 @@ class Intake:
                     await self._serve(inbox)
             except (BrokerError, StoreError) as error:
                 await self._rest(self._trouble.delay(error, "inbox"))
+            except Exception as error:  # noqa: BLE001 - a defect of ours costs time, and not the intake in silence
+                await self._rest(self._trouble.delay(error, "intake"))
 
     async def _serve(self, inbox: Inbox) -> None:
         receiving = asyncio.create_task(self._receive_all(inbox))
@@ -108,6 +113,9 @@ class Intake:
         try:
             await asyncio.wait({receiving, admitting}, return_when=asyncio.FIRST_COMPLETED)
             if self._blocked:  # the store does not answer: what was received goes back
+                admitting.cancel()
+            if not self._stopped.is_set():  # one of them met what it does not know
+                receiving.cancel()
                 admitting.cancel()
             await asyncio.wait({receiving, admitting})
         finally:
@@ -182,6 +190,8 @@ class Intake:
             for _ in batch:
                 self._waiting.popleft()
             self._runnable += admitted.runs
+            if self._brought is not None:
+                self._brought(admitted.runs)
             emit("intake.admitted", worker=self._worker, broker=self._broker.where, runs=admitted.runs,
                  duplicates=admitted.duplicates, letters=admitted.letters, duration_s=time.monotonic() - started)  # fmt: skip
             self._stirred.set()
@@ -242,7 +252,8 @@ class _Trouble:
             self._outage.met(error, verb=verb, worker=self._worker)
         elif self._since is None or now - self._said_at >= _REMIND_S:
             name = "broker.unavailable" if isinstance(error, BrokerUnavailable) else "broker.refused"
-            emit(name, worker=self._worker, broker=self._where, verb=verb, error=str(error))
+            told = str(error) if isinstance(error, (BrokerError, StoreError)) else repr(error)
+            emit(name, worker=self._worker, broker=self._where, verb=verb, error=told)
             self._said_at = now
         if not isinstance(error, StoreError) and self._since is None:
             self._since = now

@@ -27,13 +27,15 @@ class Inflow:
     def __init__(self, app: AgentQ, queues: Sequence[str], clock: Clock, *, worker: str) -> None:
         """Prepare; `start` begins."""
         self._room = _CLOSED
+        self._brought = 0
+        """Runs since the worker last said how much room there is; it has not claimed them yet."""
         self._task: asyncio.Task[None] | None = None
         self._intake: Intake | None = None
         self._hurried = asyncio.Event()
         if app.broker is not None:
             self._intake = Intake(
-                app.broker, app.store, app.name, queues, room=lambda: self._room, ahead=settings.load().broker.admit_ahead,
-                worker=worker, clock=clock,
+                app.broker, app.store, app.name, queues, room=self._left, ahead=settings.load().broker.admit_ahead,
+                worker=worker, clock=clock, brought=self._bring,
             )  # fmt: skip
 
     def start(self) -> None:
@@ -68,7 +70,14 @@ class Inflow:
         """Do not wait for the poll: what it brings stays hidden until the broker delivers it again."""
         self._hurried.set()
 
+    def _left(self) -> int:
+        return max(0, self._room - self._brought) if self._room > 0 else self._room
+
+    def _bring(self, runs: int) -> None:
+        self._brought += runs
+
     def _set(self, room: int) -> None:
-        changed, self._room = self._room != room, room
-        if changed and self._intake is not None:
+        before = self._left()
+        self._room, self._brought = room, 0
+        if self._left() != before and self._intake is not None:
             self._intake.stir()

@@ -30,6 +30,11 @@ class Ledger(MemoryStore):
         super().__init__()
         self.admissions: list[Admission] = []
         self.refuse: Callable[[Admission], Exception | None] = lambda _: None
+        self.beats = 0
+
+    async def beat(self, *given: Any) -> Any:
+        self.beats += 1
+        return await super().beat(*given)
 
     async def admit(self, admission: Admission) -> list:
         if error := self.refuse(admission):
@@ -327,7 +332,7 @@ async def test_of_many_those_after_one_that_cannot_be_written_are_named():
     calls = [task.bind(n) for n in range(1200)]
     calls[700] = task.options(ordering_key="k").bind(700)
     async with aq:
-        with pytest.raises(NotSent, match="700 of 1200 runs.*keeps no order") as missing:
+        with pytest.raises(NotSent, match=r"700 of 1200 runs.*keeps no order") as missing:
             await aq.enqueue_many(calls)
         assert min(missing.value.unsent) == 500
         (backlog,) = await broker.backlog(["q"])
@@ -443,3 +448,37 @@ async def test_large_arguments_are_admitted_in_portions_that_the_store_can_bear(
     assert max(sizes) < 100_000 + 61_000
     assert await rows(store) == sorted(handle.id for handle in handles)
     assert max(at.offset for admission in store.admissions for at in admission.positions) == len(calls)
+
+
+async def test_what_intake_does_not_know_costs_time_and_not_the_intake(broker):
+    store = Ledger()
+    failures = iter([TypeError("nobody thought of this"), KeyError("nor of this")])
+    store.refuse = lambda _: next(failures, None)
+    await broker.send([message("run-1"), message("run-2")])
+    async with taking(broker, store):
+        await has_rows(store, 2)
+        await is_empty(broker)
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_a_worker_takes_no_more_than_it_can_claim(slots):
+    aq = AgentQ("app", queue="q")
+    open_now = asyncio.Event()
+
+    @aq.task
+    async def t(ctx: Context, n: int) -> None:
+        await open_now.wait()
+
+    broker, store = MemoryBroker(**QUICK), Ledger()
+    async with aq.using(store=store, broker=broker):
+        await aq.enqueue_many([t.bind(n) for n in range(20)])
+        worker = Worker(aq, WorkerSettings(concurrency=slots, heartbeat_s=0.05, fence_s=20, lease_s=30, poll_s=0.02, drain_s=5))
+        job = asyncio.create_task(worker.run())
+        await wait_until("its slots are busy", lambda: worker.status()["busy"] == slots)
+        beaten = store.beats
+        await wait_until("a while has passed", lambda: store.beats > beaten + 5)
+        assert len(await rows(store)) == slots
+        open_now.set()
+        await is_empty(broker)
+        worker.drain()
+        await job
