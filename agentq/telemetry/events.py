@@ -55,6 +55,9 @@ _EVENTS: Final = (
         ("worker", "process", "pid", "code", "signal", "delay_s", *_WHY),
         "a worker process of ours died",
     ),
+    _event(
+        "worker.clock", WARNING, ("worker", "store", "apart_s"), "this machine's clock is wrong by so much; the store's counts"
+    ),
     _event("worker.reloading", INFO, ("worker", "file", "reason"), "a source file changed, the worker starts anew"),
     # Its contact with the store.
     _event("heartbeat.failed", WARNING, ("worker", "failures", "duration_s", "margin_s", *_WHY), "leases could not be renewed"),

@@ -161,6 +161,7 @@ def _identity(fields: dict[str, Any], delivery_id: str) -> str:
 def _submitted(given: float | None, sent_at: float | None, now: float) -> float:
     if sent_at is None or not 0 < sent_at < END_OF_TIME:
         return now if given is None else min(given, now)
+    sent_at = min(sent_at, now)  # a log says what its producer's clock said, and nothing was sent in the future
     if given is None or abs(given - sent_at) > _CLOCKS_APART_S:
         return sent_at
     return min(given, sent_at)

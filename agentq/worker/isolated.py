@@ -22,6 +22,7 @@ from agentq.message import ClaimRef
 from agentq.worker.execution import End
 from agentq.worker.isolate import ENDS, EXIT_BASE, Order, Target, Word, options_of
 from agentq.worker.ledger import Stop
+from agentq.worker.store_clock import StoreClock
 from agentq.worker.verbs import LiveRun
 
 if TYPE_CHECKING:
@@ -78,7 +79,9 @@ async def _run(order: Order) -> End:
             return End.LOST
         if app.lifespan is not None:
             await stack.enter_async_context(app.lifespan(app))
-        run = LiveRun(app.find(order.claim.run.task), order.claim, lease, app.store, SystemClock(), options_of(order))
+        clock = StoreClock()
+        await clock.compare(app.store)
+        run = LiveRun(app.find(order.claim.run.task), order.claim, lease, app.store, clock, options_of(order))
         parent.attach(run)
         return await run.work()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentq import settings as settings_module
-from agentq.clock import Clock, SystemClock
+from agentq.clock import Clock
 from agentq.errors import StoreError
 from agentq.message import Beat, Claim, ClaimRef, WorkerState
 from agentq.message import Worker as Row
@@ -26,6 +26,7 @@ from agentq.worker.inflow import Inflow
 from agentq.worker.leases import Heart
 from agentq.worker.ledger import Stop
 from agentq.worker.pool import Pool
+from agentq.worker.store_clock import StoreClock
 from agentq.worker.sweeping import sweep
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Worker:
         self._settings = settings or settings_module.load().worker
         self._root = root
         self._one = one
-        self._clock = clock or SystemClock()
+        self._clock = clock or StoreClock()
         self._patience_until = self._clock.steady() + patience_s
         self._ends: Counter[End] = Counter()
         self._last: tuple[str, End] | None = None
@@ -132,11 +133,15 @@ class Worker:
                 ended=self._run_ended,
             )
             self._drain.attach(pool, self._stir.set)
+            if isinstance(self._clock, StoreClock):
+                await self._clock.compare(store, self.id)
             heart.start()
             inflow = self._inflow = Inflow(self._app, pool.queues, self._clock, worker=self.id)
             if self._root is None:
                 inflow.start()
             watching = [asyncio.create_task(self._watch()), asyncio.create_task(sweep(store, self.id))]
+            if isinstance(self._clock, StoreClock):
+                watching.append(asyncio.create_task(self._clock.keep(store, self.id)))
             try:
                 serving = self._serving = asyncio.create_task(self._serve(pool, inflow))
                 try:

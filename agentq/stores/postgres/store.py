@@ -353,6 +353,10 @@ class PostgresStore:
         """See `ReaderStore.stream`."""
         return await self._ask(lambda db: reads.stream(db, run_id, after, limit))
 
+    async def now(self) -> float:
+        """The server's wall time, in Unix seconds."""
+        return float(await self._ask(lambda db: db.value("select extract(epoch from clock_timestamp())::float8")))
+
     async def census(self) -> Census:
         """See `ReaderStore.census`."""
         return await self._ask(counting.census)
