@@ -1,4 +1,4 @@
-"""A worker's clock that goes by the store's server, where this machine's is wrong: timers are compared with the server's time."""
+"""A worker's clock that goes by the store where this machine's is wrong: timers are compared with the time of its server."""
 
 from __future__ import annotations
 

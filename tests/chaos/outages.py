@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from agentq.brokers.base import Broker
 from tests.helpers import elasticmq, kafka, postgres_server
@@ -22,13 +24,16 @@ class Server:
     url: str
     stop: Callable[[], None]
     start: Callable[[], None]
+    freeze: Callable[[], None]
+    thaw: Callable[[], None]
 
 
 @contextlib.contextmanager
 def postgres() -> Iterator[Server]:
     """A database with its syncs on."""
     with postgres_server.own() as server:
-        yield Server("PostgreSQL", server.url, server.stop, server.start)
+        freeze, thaw = (partial(server.signal, number) for number in (signal.SIGSTOP, signal.SIGCONT))
+        yield Server("PostgreSQL", server.url, server.stop, server.start, freeze, thaw)
 
 
 @contextlib.contextmanager
@@ -36,14 +41,15 @@ def sqs() -> Iterator[Server]:
     """An ElasticMQ that keeps its messages on disk."""
     with elasticmq.own(durable=True) as process:
         url = f"sqs://elasticmq/{{app}}-{{queue}}?endpoint={elasticmq.endpoint(process)}&wait=2"
-        yield Server("ElasticMQ", url, process.stop, process.start)
+        yield Server("ElasticMQ", url, process.stop, process.start, process.pause, process.resume)
 
 
 @contextlib.contextmanager
 def log() -> Iterator[Server]:
     """A Kafka of one node."""
     with kafka.own() as process:
-        yield Server("Kafka", f"kafka://127.0.0.1:{process.port}?partitions=4&session=3s", process.stop, process.start)
+        url = f"kafka://127.0.0.1:{process.port}?partitions=4&session=3s"
+        yield Server("Kafka", url, process.stop, process.start, process.pause, process.resume)
 
 
 async def hide_briefly(broker: Broker, queues: Sequence[str]) -> None:
