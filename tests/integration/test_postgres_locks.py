@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from agentq.message import RunQuery, RunState, Succeeded, Verdict, Wait, WaitKind, Worker, Write
-from agentq.stores.postgres import PostgresStore
+from agentq.stores.postgres import PostgresStore, claims
 from agentq.testing.wait import wait_until
 from tests.helpers.postgres import connected, fresh_schema
 from tests.helpers.runs import LEASE_S, entry, envelope, request
@@ -167,3 +167,19 @@ async def test_a_claim_whose_caller_has_gone_is_handed_back(store, user):
         return run.epoch == 1 and run.state is RunState.QUEUED
 
     await wait_until("the run is queued again", handed_back)
+
+
+async def test_what_comes_past_its_deadline_between_looking_and_taking_is_not_started(store, monkeypatch):
+    looked = claims.look
+
+    async def then_it_comes(db):
+        seen = await looked(db)
+        await store.submit([envelope("run-a", deadline=1.0), envelope("run-b")])
+        return seen
+
+    monkeypatch.setattr(claims, "look", then_it_comes)
+    assert [claim.run.id for claim in (await store.claim(request())).claims] == ["run-b"]
+    monkeypatch.undo()
+    assert (await store.claim(request())).claims == ()
+    (run,) = await store.runs(RunQuery(ids=("run-a",)))
+    assert run.state is RunState.FAILED

@@ -38,18 +38,20 @@ select coalesce($1::float8, ~now),
   exists (select 1 from ~.vacant)
 """
 
+# What came past its deadline since the last look is left to the next one.
+_IN_TIME: Final = "(deadline is null or deadline > coalesce($10::float8, ~now))"
 # First how many of the best each lane has, without locks; then so many of each are locked, past those that others are taking.
 _READY: Final = f"""
 mine as materialized ({_MINE}), best as materialized (
   select id, place, count(*) as quota from (
     select mine.id, mine.place from mine cross join lateral (
-      select priority, rank, n from ~.run where lane = mine.id and ready and (not suspect or $5) and ~below
+      select priority, rank, n from ~.run where lane = mine.id and ready and (not suspect or $5) and {_IN_TIME} and ~below
       order by priority desc, rank, n limit $6) r
     where {_MAY} order by place, priority desc, rank, n limit $6) b
   group by id, place
 ), chosen as materialized (
   select r.n, best.place, r.priority, r.rank, false as late, false as grown from best cross join lateral (
-    select n, priority, rank from ~.run where lane = best.id and ready and (not suspect or $5) and ~below
+    select n, priority, rank from ~.run where lane = best.id and ready and (not suspect or $5) and {_IN_TIME} and ~below
     order by priority desc, rank, n limit best.quota for no key update skip locked) r
 )
 """  # noqa: S608 - constants
@@ -92,7 +94,7 @@ _GROWN: Final = "exists (select 1 from ~.journal j where j.run = run.n and j.seq
 _LATE_RUNS: Final = f"""
 ~.run join mine on mine.id = run.lane
   where lease_until <= coalesce($9::float8, ~now) and not paused and not cancelling
-    and (deadline is null or deadline > coalesce($10::float8, ~now)) and ($5 or {_GROWN}) and {_MAY} and ~below
+    and {_IN_TIME} and ($5 or {_GROWN}) and {_MAY} and ~below
 """
 _TAKE_OVER: Final = f"""
 with {_READY}, late as materialized (
