@@ -33,7 +33,7 @@ def open_broker(url: str, *, app: str) -> Broker:
 
             return KafkaBroker(url, app=app)
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"aiobotocore", "botocore", "aiokafka"}:
-            raise
+        if (error.name or "agentq").partition(".")[0] == "agentq":
+            raise  # that is ours; whatever else is missing comes with the extra, the client's own needs too
         raise InvalidArgument("broker", f"{scheme}://…", f"install the client: pip install 'agentq[{scheme}]'") from error
     raise InvalidArgument("broker", redacted(url), "use sqs://region/name-{queue} or kafka://host:port/name.{queue}")
