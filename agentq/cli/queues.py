@@ -18,7 +18,7 @@ from agentq.cli.reading import broker_option, json_option, read, store_option, t
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.text import age, clean, count
-from agentq.message import Census, QueueStats
+from agentq.message import Census, QueueStats, WorkerState
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -44,9 +44,10 @@ class QueueSight:
 
     @property
     def rows(self) -> list[Row]:
-        """Every queue of either, by name."""
+        """Every queue of either, and every one that a worker serves, by name."""
         there = {stats.queue: stats for stats in self.census.queues}
-        names = sorted({*there, *self.inboxes})
+        served = {queue for worker in self.census.workers if worker.state is WorkerState.ACTIVE for queue in worker.queues}
+        names = sorted({*there, *self.inboxes, *served})
         return [(there.get(name) or QueueStats(queue=name), self.inboxes.get(name)) for name in names]
 
 

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import time
 
 import pytest
 from click.testing import CliRunner
 
 from agentq import brokers
 from agentq.cli.main import cli
-from agentq.message import Admission, DeadLetter, Envelope, new_run_id
+from agentq.message import Admission, DeadLetter, Envelope, Worker, new_run_id
 from agentq.stores import open_store
 from tests.helpers.cli_broker import give_up, send, stand_in
 from tests.helpers.stores import fill
@@ -111,6 +112,19 @@ def test_what_the_broker_gave_up_is_counted_and_where_to_go_is_said(agentq, brok
     out = agentq("queues", "--broker", URL)
     assert "DEAD" in columns(out)
     assert "1 message that the broker gave up lies in its own dead-letter queue: agentq dead collect" in out
+
+
+def test_a_queue_that_is_served_and_empty_is_shown_with_its_slots(agentq, tmp_path):
+    async def make():
+        async with open_store(str(tmp_path / "new.db")) as store:
+            await store.beat(Worker(id="w", app="a", queues=("invoices", "mail"), slots=2, seen_at=time.time()), [], 30)
+
+    asyncio.run(make())
+    for lock in (tmp_path / "new.db-live").glob("*.lock"):
+        lock.unlink()  # a worker without one is of another machine
+    out = agentq("queues", store=tmp_path / "new.db")
+    assert [line.split() for line in out.splitlines()[1:]] == [["invoices", "0", "0", "2"], ["mail", "0", "0", "2"]]
+    assert [one["slots"] for one in json.loads(agentq("queues", "--json", store=tmp_path / "new.db"))] == [2, 2]
 
 
 def test_dead_letters_and_runs_behind_a_key_have_their_columns(agentq, tmp_path):
