@@ -160,12 +160,18 @@ class Broker(Protocol):
         ...
 
     def inbox(
-        self, queues: Sequence[str], positions: Callable[[str], Awaitable[Mapping[int, int]]], *, dead: bool = False
+        self,
+        queues: Sequence[str],
+        positions: Callable[[str], Awaitable[Mapping[int, int]]],
+        *,
+        dead: bool = False,
+        poll_s: float | None = None,
     ) -> AbstractAsyncContextManager[Inbox]:
         """Open the receiving end of ``queues``.
 
         ``positions`` is `IntakeStore.positions`: where a log is read on from. With ``dead`` it is that of what the broker
-        itself gave up delivering; a broker that gives nothing up has none there.
+        itself gave up delivering; a broker that gives nothing up has none there. ``poll_s`` bounds how long leaving may have
+        to wait for a poll that is under way.
         """
         ...
 

@@ -48,6 +48,7 @@ class Intake:
         worker: str = "",
         clock: Clock | None = None,
         brought: Callable[[int], None] | None = None,
+        poll_s: float | None = None,
     ) -> None:
         """Prepare; nothing is received yet.
 
@@ -62,6 +63,7 @@ class Intake:
             worker: its id, for events.
             clock: wall time, for what arrives.
             brought: told of so many new runs, before ``room`` is asked again.
+            poll_s: for how long `run` may go on after `stop`, because a poll is under way; None is the broker's own limit.
 
         """
         self._broker = broker
@@ -71,6 +73,7 @@ class Intake:
         self._ahead = ahead
         self._worker = worker
         self._brought = brought
+        self._poll_s = poll_s
         self._admitter = Admitter(broker, store, app, clock or SystemClock())
         self._log = any(broker.capabilities(queue).partitioned for queue in queues)
         self._stirred = asyncio.Event()
@@ -100,7 +103,7 @@ class Intake:
         """Receive, admit and acknowledge until `stop`. A broker that cannot be reached is tried again and again."""
         while not self._stopped.is_set():
             try:
-                async with self._broker.inbox(self._queues, self._store.positions) as inbox:
+                async with self._broker.inbox(self._queues, self._store.positions, poll_s=self._poll_s) as inbox:
                     await self._serve(inbox)
             except (BrokerError, StoreError) as error:
                 await self._rest(self._trouble.delay(error, "inbox"))
@@ -142,7 +145,9 @@ class Intake:
                 continue
             self._touched_at = time.monotonic()
             self._trouble.over()
-            if deliveries:
+            if deliveries and self._room() < 0:  # nothing may be taken any more since it was asked for
+                await self._release(inbox, deliveries)
+            elif deliveries:
                 self._waiting.extend(deliveries)
                 self._arrived.set()
         self._arrived.set()
@@ -206,8 +211,10 @@ class Intake:
     async def _hand_back(self, inbox: Inbox) -> None:
         """What was received and has no row goes back, so that others get it at once."""
         left, self._waiting = list(self._waiting), deque()
-        if not left:
-            return
+        if left:
+            await self._release(inbox, left)
+
+    async def _release(self, inbox: Inbox, left: Sequence[Delivery]) -> None:
         try:
             await inbox.release(left)
         except BrokerError as error:

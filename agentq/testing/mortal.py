@@ -161,17 +161,27 @@ class MortalBroker:
         return await self._fate.meet("send", lambda: self._inner.send(messages), unavailable=unavailable, both=_second)
 
     def inbox(
-        self, queues: Sequence[str], positions: Callable[[str], Awaitable[Mapping[int, int]]], *, dead: bool = False
+        self,
+        queues: Sequence[str],
+        positions: Callable[[str], Awaitable[Mapping[int, int]]],
+        *,
+        dead: bool = False,
+        poll_s: float | None = None,
     ) -> AbstractAsyncContextManager[Inbox]:
         """See `Broker.inbox`."""
-        return self._inbox(queues, positions, dead=dead)
+        return self._inbox(queues, positions, dead=dead, poll_s=poll_s)
 
     @asynccontextmanager
     async def _inbox(
-        self, queues: Sequence[str], positions: Callable[[str], Awaitable[Mapping[int, int]]], *, dead: bool
+        self,
+        queues: Sequence[str],
+        positions: Callable[[str], Awaitable[Mapping[int, int]]],
+        *,
+        dead: bool,
+        poll_s: float | None,
     ) -> AsyncIterator[Inbox]:
         log = any(self._inner.capabilities(queue).partitioned for queue in queues)
-        async with self._inner.inbox(queues, positions, dead=dead) as inner:
+        async with self._inner.inbox(queues, positions, dead=dead, poll_s=poll_s) as inner:
             yield _MortalInbox(inner, self._fate, log=log)
 
 

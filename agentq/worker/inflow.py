@@ -24,8 +24,15 @@ _FAREWELL_S = 3.0
 class Inflow:
     """The intake of one worker, or none where the app has no broker. All methods belong to the worker's event loop."""
 
-    def __init__(self, app: AgentQ, queues: Sequence[str], clock: Clock, *, worker: str) -> None:
-        """Prepare; `start` begins."""
+    def __init__(
+        self, app: AgentQ, queues: Sequence[str], clock: Clock, *, worker: str, drain_s: float, poll_s: float | None = None
+    ) -> None:
+        """Prepare; `start` begins.
+
+        `finish` takes ``drain_s`` at most, and polls are so short that they end by themselves in that time; ``poll_s`` makes
+        them shorter still.
+        """
+        self._patience_s = max(drain_s - _FAREWELL_S, 0.8 * drain_s)
         self._room = _CLOSED
         self._brought = 0
         """Runs since the worker last said how much room there is; it has not claimed them yet."""
@@ -35,7 +42,7 @@ class Inflow:
         if app.broker is not None:
             self._intake = Intake(
                 app.broker, app.store, app.name, queues, room=self._left, ahead=settings.load().broker.admit_ahead,
-                worker=worker, clock=clock, brought=self._bring,
+                worker=worker, clock=clock, brought=self._bring, poll_s=min(self._patience_s, poll_s or self._patience_s),
             )  # fmt: skip
 
     def start(self) -> None:
@@ -51,14 +58,13 @@ class Inflow:
         """Take nothing: the store does not answer, or the worker takes no more for now."""
         self._set(_CLOSED)
 
-    async def finish(self, patience_s: float) -> None:
-        """End: a poll under way comes back first, for ``patience_s`` seconds; what it brings is handed back."""
+    async def finish(self) -> None:
+        """End: a poll under way comes back first, and what it brings is handed back."""
         if self._task is None or self._intake is None:
             return
         self._intake.stop()
-        patience_s = max(patience_s - _FAREWELL_S, 0.8 * patience_s)
         hurried = asyncio.create_task(self._hurried.wait())
-        await asyncio.wait({self._task, hurried}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({self._task, hurried}, timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         while not self._task.done():  # the first cancellation ends the loop, the next one what its inbox still waits for
             self._task.cancel()

@@ -32,6 +32,8 @@ from agentq.worker.sweeping import sweep
 if TYPE_CHECKING:
     from agentq.app import AgentQ
 
+_ONE_POLL_S = 2.0
+"""Of a worker for a single run: its process is to end soon after it."""
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _CLAIM_S = 1.0
 """For a claim under way when a drain begins."""
@@ -136,7 +138,10 @@ class Worker:
             if isinstance(self._clock, StoreClock):
                 await self._clock.compare(store, self.id)
             heart.start()
-            inflow = self._inflow = Inflow(self._app, pool.queues, self._clock, worker=self.id)
+            inflow = self._inflow = Inflow(
+                self._app, pool.queues, self._clock, worker=self.id, drain_s=self._settings.drain_s,
+                poll_s=_ONE_POLL_S if self._one else None,
+            )  # fmt: skip
             if self._root is None:
                 inflow.start()
             watching = [asyncio.create_task(self._watch()), asyncio.create_task(sweep(store, self.id))]
@@ -150,7 +155,7 @@ class Worker:
                     serving.cancel()
                 if not serving.cancelled():
                     serving.result()
-                leaving = asyncio.create_task(inflow.finish(self._settings.drain_s))
+                leaving = asyncio.create_task(inflow.finish())
                 await self._drain.finish()
                 await leaving
             finally:

@@ -54,7 +54,12 @@ class KafkaBroker:
         return await self._sender.send(messages) if messages else []
 
     def inbox(
-        self, queues: Sequence[str], positions: Callable[[str], Awaitable[Mapping[int, int]]], *, dead: bool = False
+        self,
+        queues: Sequence[str],
+        positions: Callable[[str], Awaitable[Mapping[int, int]]],
+        *,
+        dead: bool = False,
+        poll_s: float | None = None,  # noqa: ARG002 - no poll is waited for
     ) -> AbstractAsyncContextManager[Inbox]:
         """Join the group that shares the topics of ``queues`` out; with ``dead`` there never is anything."""
         return _Nothing() if dead else KafkaInbox(self._address, self._desk, queues, positions)

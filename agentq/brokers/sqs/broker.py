@@ -82,9 +82,11 @@ class SQSBroker:
         positions: Callable[[str], Awaitable[Mapping[int, int]]],  # noqa: ARG002 - a queue has none
         *,
         dead: bool = False,
+        poll_s: float | None = None,
     ) -> AbstractAsyncContextManager[Inbox]:
         """See `Broker.inbox`."""
-        return self._inbox(queues, dead=dead)
+        longest = self._address.wait_s if poll_s is None else max(1, min(self._address.wait_s, int(poll_s)))
+        return self._inbox(queues, dead=dead, longest=longest)
 
     async def backlog(self, queues: Sequence[str]) -> Sequence[Backlog]:
         """See `Broker.backlog`; where queues of the app share one at SQS, all is counted for the first of them."""
@@ -118,10 +120,10 @@ class SQSBroker:
         await self._clients.close()
 
     @asynccontextmanager
-    async def _inbox(self, queues: Sequence[str], *, dead: bool) -> AsyncIterator[Inbox]:
+    async def _inbox(self, queues: Sequence[str], *, dead: bool, longest: int) -> AsyncIterator[Inbox]:
         sources: dict[str, Source] = {}
         for queue in queues:
-            name, wait_s = self._address.name(queue), self._address.wait_s
+            name, wait_s = self._address.name(queue), longest
             if name in sources:
                 continue  # the app's queues share it, and their envelopes say which they are for
             if dead:

@@ -101,7 +101,14 @@ class MemoryBroker:
         with self._place.lock:
             return [self._send(message) for message in messages]
 
-    def inbox(self, queues: Sequence[str], positions: Positions, *, dead: bool = False) -> AbstractAsyncContextManager[Inbox]:
+    def inbox(
+        self,
+        queues: Sequence[str],
+        positions: Positions,
+        *,
+        dead: bool = False,
+        poll_s: float | None = None,  # noqa: ARG002 - no poll is waited for
+    ) -> AbstractAsyncContextManager[Inbox]:
         """See `Broker.inbox`."""
         return self._inbox(queues, positions, dead=dead)
 
