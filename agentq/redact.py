@@ -33,6 +33,10 @@ _PATTERNS: Final = (
     ),
 )
 _DELIMITER: Final = re.compile("[/?#]")
+_SCHEME: Final = re.compile(r"\s*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_SERVER: Final = re.compile(r"\W*postgres(?:ql)?\s*(?::|//)", re.IGNORECASE)
+_FILE: Final = re.compile(r"(?:sqlite|memory):|[a-z]:[/\\]|[.~\\]|/(?!/)", re.IGNORECASE)
+"""Begins what names a place on this machine; : and @ are letters there as any."""
 LOGIN_REMEDY: Final = "write / ? # and @ of a password as %2F %3F %23 and %40"
 
 
@@ -52,6 +56,13 @@ def login_is_cut(url: str) -> bool:
         return False
     port = host.rpartition(":")[2] if ":" in host and not host.endswith("]") else "0"
     return "@" in path or "#" in query or ("@" not in host and not port.isdecimal())
+
+
+def is_maimed(url: str) -> bool:
+    """Whether ``url`` was meant for a server, and so may hold a password, but its ``scheme://`` has a typing error."""
+    if _SCHEME.match(url):
+        return False
+    return bool(_SERVER.match(url) or (re.search(":.*@", url) and not _FILE.match(url)))
 
 
 def redact_fields(fields: Mapping[str, Any]) -> dict[str, Any]:

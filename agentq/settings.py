@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from agentq.errors import InvalidArgument
-from agentq.redact import login_is_cut
+from agentq.redact import is_maimed, login_is_cut
 
 DEFAULT_STORE = "sqlite:./agentq.db"
 
@@ -229,6 +229,8 @@ def redacted(url: str) -> str:
     """``url`` with its password, and anything in its query that names a secret, replaced by ``***``."""
     if login_is_cut(url):
         return f"{url.partition('://')[0]}://***"
+    if is_maimed(url):
+        return "***"
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -19,7 +19,7 @@ from agentq.cli.problem import EX_FAILED
 from agentq.cli.reading import broker_option, json_option, read, store_file, store_option
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
-from agentq.errors import AgentQError, StoreIncompatible
+from agentq.errors import AgentQError, InvalidArgument, StoreIncompatible
 from agentq.settings import redacted
 
 if TYPE_CHECKING:
@@ -124,7 +124,10 @@ def _store(url: str, patient: _Patient) -> list[Finding]:
     findings: list[Finding] = []
     if url.startswith("memory:"):
         return [Finding(Level.ODD, "store", "memory: is gone when its process ends", "AGENTQ_STORE=sqlite:./agentq.db")]
-    path = store_file(url)
+    try:
+        path = store_file(url)
+    except InvalidArgument as error:
+        return [Finding(Level.BROKEN, "store", str(error), "correct AGENTQ_STORE or --store")]
     if path is not None:
         findings += checks.file(path)
         if any(one.level is Level.BROKEN for one in findings):

@@ -15,6 +15,7 @@ from agentq import settings
 from agentq.cli.problem import EX_NO_INPUT, Problem
 from agentq.errors import AgentQError, InvalidArgument, NotFound
 from agentq.message import Run, RunQuery, Worker
+from agentq.stores import refuse_maimed
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -93,7 +94,12 @@ def _option(name: str, url: str | None) -> str:
 
 
 def store_file(url: str) -> Path | None:
-    """Return the file behind a SQLite URL or bare path, as `agentq.stores.open_store` reads it; None for other stores."""
+    """Return the file behind a SQLite URL or bare path, as `agentq.stores.open_store` reads it; None for other stores.
+
+    Raises:
+        InvalidArgument: it has a typing error before its server.
+    """
+    refuse_maimed(url)
     scheme, colon, rest = url.partition(":")
     if not colon or len(scheme) == 1 or "/" in scheme:
         return Path(url)

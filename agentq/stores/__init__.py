@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from agentq.errors import InvalidArgument
+from agentq.redact import LOGIN_REMEDY, is_maimed
 
 if TYPE_CHECKING:
     from agentq.clock import Clock
@@ -25,6 +26,7 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
     Raises:
         InvalidArgument: no store is known for such a url, or what it needs is not installed.
     """
+    refuse_maimed(url)
     scheme, colon, rest = url.partition(":")
     if not colon or len(scheme) == 1 or "/" in scheme or "\\" in scheme:
         return _sqlite(url, clock, url)
@@ -41,6 +43,17 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
     if scheme in {"postgres", "postgresql"}:
         return _postgres(url, clock)
     raise InvalidArgument("store", f"{scheme}:…", "use sqlite:///path.db, a path, postgresql://…, or memory:")
+
+
+def refuse_maimed(url: str) -> None:
+    """Refuse a url with a typing error before its server, which would be read as the name of a file and shown as such.
+
+    Raises:
+        InvalidArgument: without any of the url, which may hold a password.
+    """
+    if is_maimed(url):
+        remedy = f"write postgresql://user:password@host/database; {LOGIN_REMEDY} (a file is ./its.db or sqlite:its.db)"
+        raise InvalidArgument("store", "postgresql:…" if "postgres" in url.lower() else "…", remedy)
 
 
 def _sqlite(path: str, clock: Clock | None, url: str) -> Store:

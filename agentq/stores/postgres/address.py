@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from agentq.errors import InvalidArgument
 from agentq.redact import LOGIN_REMEDY, login_is_cut
@@ -44,9 +44,7 @@ def address(url: str) -> Address:
     Raises:
         InvalidArgument: a parameter of ours does not fit, or a password has to be quoted.
     """
-    if login_is_cut(url):
-        raise InvalidArgument("store", "postgresql://…", LOGIN_REMEDY)
-    parts = urlsplit(url)
+    parts = _parts(url)
     ours: dict[str, str] = {}
     theirs: list[tuple[str, str]] = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -65,6 +63,24 @@ def address(url: str) -> Address:
         raise InvalidArgument("store: pool", pool, "use a number of connections from 1 on")
     dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(theirs), ""))
     return Address(dsn=dsn, schema=schema, notify=notify == "on", pool=int(pool), where=_shown(url, theirs, schema))
+
+
+def _parts(url: str) -> SplitResult:
+    """Take ``url`` apart; an error shows nothing of what may be a password."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # what stands in brackets is no IPv6 address, as in a password with one
+        raise InvalidArgument("store", "postgresql://…", f"{LOGIN_REMEDY}, and [ and ] as %5B and %5D") from None
+    login, _, hosts = parts.netloc.rpartition("@")
+    if login_is_cut(url) or "@" in login:
+        raise InvalidArgument("store", "postgresql://…", LOGIN_REMEDY)
+    if not url.startswith(f"{parts.scheme}://"):
+        raise InvalidArgument("store", "postgresql:…", "write postgresql://user:password@host/database")
+    for host in hosts.split(","):
+        _, colon, port = host.rpartition("]")[2].rpartition(":")
+        if colon and port and not port.isdecimal():
+            raise InvalidArgument("store: port", "…", "write postgresql://user:password@host:5432/database; a port is a number")
+    return parts
 
 
 def _shown(url: str, theirs: list[tuple[str, str]], schema: str) -> str:
