@@ -92,6 +92,8 @@ class SQSInbox:
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrived: list[Delivery] = []
         self._error: BrokerError | None = None
+        self._failure: BrokerError | None = None
+        """The last one; it stands while every queue fails."""
         self._stirred = asyncio.Event()
         self._left = False
         self._holding: asyncio.TimerHandle | None = None
@@ -121,6 +123,8 @@ class SQSInbox:
             begun = begun or bool(self._tasks)
             wake_at = min([until, *(source.not_before for source in self._sources if not source.polls)])
             if loop.time() >= until:
+                if self._failing() and self._failure is not None:
+                    raise self._failure  # a poll that still hangs says nothing else
                 return ()
             await self._wait(max(wake_at, loop.time() + 0.001))
         await self._give_back()
@@ -229,6 +233,7 @@ class SQSInbox:
 
     def _failed(self, source: Source, error: BrokerError) -> None:
         """Let `receive` raise it where it is news, or where nothing else is heard of the broker."""
+        self._failure = error
         news = source.failed(asyncio.get_running_loop().time())
         if news or self._failing():
             self._error = error
