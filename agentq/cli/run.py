@@ -15,6 +15,7 @@ from agentq.cli import output
 from agentq.cli.code import Code
 from agentq.cli.enqueue import bound, call_options, print_result
 from agentq.cli.follow import Progress, moments
+from agentq.cli.interrupted import confirm_again, doubt_of, ways
 from agentq.cli.problem import EX_FAILED, Problem, note, warn
 from agentq.cli.reading import json_option, store_option, told
 from agentq.cli.shown import fork_at
@@ -85,6 +86,8 @@ async def _run(
     app = app_of(call.task)
     async with opened(app, store_url, direct=True):
         (handle,) = await app.enqueue_many([call])
+        if again:
+            await confirm_again(app.store, [await _look(app, handle.id)], (), ask=True)
         if again and await app.store.command(Requeue(run_id=handle.id)) is Reply.DONE and not quiet:
             note(f"{handle.id} gets another set of attempts")
         if not quiet:
@@ -105,7 +108,7 @@ async def _run(
                 await working
         if not last.state.final:
             return _interrupted(last, asked.exit_code, target, quiet=quiet)
-        return await _finish(handle, last, as_json=as_json)
+        return await _finish(app, handle, last, as_json=as_json)
 
 
 @contextmanager
@@ -158,7 +161,7 @@ def _interrupted(last: Run, exit_code: int, target: str, *, quiet: bool) -> int:
     return exit_code or EX_FAILED
 
 
-async def _finish(handle: Any, last: Run, *, as_json: bool) -> int:
+async def _finish(app: AgentQ, handle: Any, last: Run, *, as_json: bool) -> int:
     if last.state is RunState.SUCCEEDED:
         print_result(await handle.result(), run_id=handle.id, as_json=as_json)
         return 0
@@ -168,10 +171,11 @@ async def _finish(handle: Any, last: Run, *, as_json: bool) -> int:
     if last.failure is None:
         raise Problem(f"run {last.id} was {last.state.value}", code=EX_FAILED)
     here = "; or here: the same command with --retry" if last.key else ""
-    hint = (
-        f"{told(f'runs show {last.id}')}    what happened\n"
-        f"{told(f'runs retry {last.id}')}   another set of attempts, for a worker{here}"
-    )
+    hint = f"{told(f'runs show {last.id}')}    what happened\n"
+    if doubt := doubt_of(last, await app.store.journal(last.id)):
+        hint += "\n".join(ways(doubt))
+    else:
+        hint += f"{told(f'runs retry {last.id}')}   another set of attempts, for a worker{here}"
     if start := fork_at(last.failure):
         hint += f"\n{told(f'runs fork {last.id} --keep {start}')}   a new run from before it, for a worker"
     if place := where(last.failure):

@@ -11,6 +11,7 @@ import click
 from agentq.cli import output
 from agentq.cli.answer import signal
 from agentq.cli.early import find_or_submitted, told_submitted
+from agentq.cli.interrupted import confirm_again
 from agentq.cli.problem import Problem
 from agentq.cli.reading import RunId, broker_option, find_run, json_option, read, store_option, told
 from agentq.cli.shown import branch_of, label_of, name_of
@@ -65,24 +66,41 @@ def _report(verb: str, outcomes: list[tuple[Run, Reply]], *, as_json: bool) -> N
             click.echo(line + (_UNCHANGED.get(verb, "") if reply is Reply.UNCHANGED else done))
 
 
+_again_option = click.option(
+    "--again",
+    metavar="STEP",
+    multiple=True,
+    help="Execute this interrupted step again: you have looked, and it did not happen.",
+)
+
+
 def _simple(name: str, build: Callable[..., Command], text: str, example: str) -> click.Command:
     """Make a command that sends one verb to each of the runs named; some verbs may come before the run."""
-    early = name in _EARLY
+    early, retries = name in _EARLY, build is Requeue
     if early:
         text += " With a broker, a whole id that the store does not know yet is remembered until the run arrives."
 
     @click.command(name, help=f"{text}\n\n\b\nExample:\n  {example}", short_help=text.partition(".")[0] + ".")
     @click.argument("runs", nargs=-1, required=True, metavar="RUN…", type=RunId())
     @store_option
-    @(broker_option if early else _as_it_is)
+    @(broker_option if early else _again_option if retries else _as_it_is)
     @json_option
-    def command(*, runs: tuple[str, ...], store_url: str | None, as_json: bool, broker_url: str | None = None) -> None:
+    def command(
+        *,
+        runs: tuple[str, ...],
+        store_url: str | None,
+        as_json: bool,
+        broker_url: str | None = None,
+        again: tuple[str, ...] = (),
+    ) -> None:
         async def send(store: Store) -> list[tuple[Run, Reply]]:
             if early:
                 found = [await find_or_submitted(store, word, broker_url) for word in runs]
                 replies = [await store.command(build(run_id=run.id, early=run.state is RunState.SUBMITTED)) for run in found]
             else:
                 found = [await find_run(store, word) for word in runs]
+                if retries:
+                    await confirm_again(store, found, again, ask=not as_json)
                 replies = [await store.command(build(run_id=run.id)) for run in found]
             now = {run.id: run for run in await store.runs(RunQuery(ids=tuple(run.id for run in found), limit=len(found)))}
             return [(now.get(run.id, run), reply) for run, reply in zip(found, replies, strict=True)]
@@ -172,7 +190,8 @@ COMMANDS: Final = (
     _simple(
         "retry",
         Requeue,
-        "Give failed or cancelled runs a fresh set of attempts. They go on at the step that failed.",
+        "Give failed or cancelled runs a fresh set of attempts. They go on at the step that failed. One that failed because "
+        "a step with effect='at_most_once' was interrupted goes on only with --again STEP, or after a question.",
         "agentq runs retry 06cknh",
     ),
     signal,

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from agentq.cli.axis import Axis
 from agentq.cli.expected import answering
+from agentq.cli.interrupted import doubt_of, ways
 from agentq.cli.output import state, table
 from agentq.cli.reading import told
 from agentq.cli.shown import Row, RunView, branch_of, failure_of, fork_at, name_of
@@ -55,7 +56,7 @@ def render(
         parts.append(Padding(_waits(view.run, view.waits, view.children, now), (1, 0, 0, 0)))
     if view.children:
         parts.append(Padding(_children(view.children, now), (1, 0, 0, 0)))
-    parts.extend(_end(view.run, width))
+    parts.extend(_end(view, width))
     return Group(*parts)
 
 
@@ -282,7 +283,8 @@ def _children(children: Sequence[Run], now: float) -> RenderableType:
     return Group(Text(f"called {count(len(children), 'run')}", style=DIM), grid)
 
 
-def _end(run: Run, width: int) -> Iterator[RenderableType]:
+def _end(view: RunView, width: int) -> Iterator[RenderableType]:
+    run = view.run
     if run.state is RunState.SUCCEEDED and run.result is not None:
         result = pretty(run.result).splitlines()
         more = (
@@ -299,7 +301,9 @@ def _end(run: Run, width: int) -> Iterator[RenderableType]:
     lines: list[RenderableType] = [title, Text("  " + one_line(reason(run.failure), 4 * width))]
     if place := where(run.failure):
         lines.append(Text("  " + one_line(place, width - 4), style=DIM))
-    if final:
+    if doubt := doubt_of(run, (row.entry for row in view.rows if not row.superseded)):
+        lines += [Text(line, style="cyan" if line.startswith(" ") else "") for line in ways(doubt)]
+    elif final:
         lines.append(Text(told(f"runs retry {run.id}"), style="cyan"))
         if start := fork_at(run.failure):
             lines.append(Text(told(f"runs fork {run.id} --keep {start}"), style="cyan"))
