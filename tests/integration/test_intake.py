@@ -19,6 +19,7 @@ from agentq.stores.memory import MemoryStore
 from agentq.testing.broker import MemoryBroker
 from agentq.testing.wait import wait_until
 from agentq.worker import Worker
+from tests.helpers.lab import told
 
 QUICK = {"wait_s": 0.02}
 
@@ -482,3 +483,27 @@ async def test_a_worker_takes_no_more_than_it_can_claim(slots):
         await is_empty(broker)
         worker.drain()
         await job
+
+
+@pytest.mark.parametrize("partitions", [0, 2])
+async def test_what_comes_when_nothing_may_be_taken_any_more_goes_back(partitions):
+    broker, store, room = MemoryBroker(partitions=partitions, wait_s=2.0), Ledger(), 5
+    asked = asyncio.Event()
+
+    def left() -> int:
+        asked.set()
+        return room
+
+    intake = Intake(broker, store, "app", ("q",), room=left, ahead=100)
+    running = asyncio.create_task(intake.run())
+    await asked.wait()
+    async with told() as events:
+        room = -1
+        await broker.send([message("run-1")])
+        await wait_until("it is handed back", lambda: any(name == "intake.handed_back" for name, _ in events))
+        assert await rows(store) == []
+        room = 5
+        intake.stir()
+        await has_rows(store, 1)
+    intake.stop()
+    await running
