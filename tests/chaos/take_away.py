@@ -33,7 +33,7 @@ STEPS = 5
 MOST_CPU = 0.05
 """Of a core, while there is nothing to do but wait: more is a loop that does not rest."""
 FAREWELL_S = 5.0
-"""From the end of the time for draining to the end of the process: Kubernetes waits for 30 s, and 25 of them are for draining."""
+"""From the end of the time for draining to that of the process: Kubernetes waits for 30 s, and draining has 25 of them."""
 _ROUTINE = {"run.claimed", "run.resumed", "run.succeeded", "run.released", "worker.started", "worker.ready"}
 
 
