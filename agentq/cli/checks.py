@@ -227,22 +227,23 @@ async def _server_clock(opened: Store) -> list[Finding]:
 
 def _workers(census: Census, found: Settings) -> Iterator[Finding]:
     now = time.time()
-    quiet = [worker for worker in census.workers if now - worker.seen_at > _QUIET_BEATS * found.worker.heartbeat_s]
+    quiet_s = _QUIET_BEATS * found.worker.heartbeat_s
+    quiet = [worker for worker in census.workers if worker.state is WorkerState.LOST or now - worker.seen_at > quiet_s]
     for worker in quiet:
         yield _odd(
             "worker",
             f"{worker.id[:8]} ({worker.pod or worker.host}) was last seen {duration(now - worker.seen_at)} ago",
             "it has died or cannot reach the store; its runs are taken over when their leases end",
         )
-    lively = len(census.workers) - len(quiet)
+    lively = [worker for worker in census.workers if worker not in quiet]
     if lively:
-        slots = sum(worker.slots for worker in census.workers)
-        yield _good("workers", f"{count(lively, 'worker')}, {count(slots, 'slot')}")
+        slots = sum(worker.slots for worker in lively)
+        yield _good("workers", f"{count(len(lively), 'worker')}, {count(slots, 'slot')}")
 
 
 def _orphans(running: Iterable[Run], census: Census) -> Iterator[Finding]:
     lost = [run for run in running if run.lease_s is not None and run.lease_s < 0]
-    if lost and not census.workers:
+    if lost and all(worker.state is WorkerState.LOST for worker in census.workers):
         said = f"{count(len(lost), 'run')} lost {'its' if len(lost) == 1 else 'their'} worker, and there is no other"
         yield _odd("runs", said, "start one: agentq worker module:aq takes them over at once")
     elif lost:

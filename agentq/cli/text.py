@@ -26,7 +26,12 @@ SYMBOLS: Final = {
     RunState.CANCELLED: ("⊘", "bright_black"),
 }
 """State to its sign and colour."""
-WORKER_COLOURS: Final = {WorkerState.ACTIVE: "green", WorkerState.CORDONED: "yellow", WorkerState.DRAINING: "magenta"}
+WORKER_COLOURS: Final = {
+    WorkerState.ACTIVE: "green",
+    WorkerState.CORDONED: "yellow",
+    WorkerState.DRAINING: "magenta",
+    WorkerState.LOST: "red",
+}
 _MIN_ID: Final = 10
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"

@@ -43,7 +43,9 @@ def workers() -> None:
 @store_option
 @json_option
 def list_workers(*, store_url: str | None, as_json: bool) -> None:
-    r"""List the live workers with their slots and where they are.
+    r"""List the live workers with their slots and where they are, and for a while those that are lost.
+
+    A worker is lost when it was not seen for its lease: it has died, or cannot reach the store.
 
     \b
     Examples:
@@ -68,7 +70,7 @@ def worker_table(found: Sequence[Worker], now: float) -> Table:
         made.add_row(
             Text(worker.id[:8], style="bold"),
             Text(worker.state.value, style=WORKER_COLOURS[worker.state]),
-            Text(f"{worker.busy}/{worker.slots}"),
+            Text("none" if worker.state is WorkerState.LOST else f"{worker.busy}/{worker.slots}"),
             slots_bar(worker),
             Text(age(now - worker.started_at), style="bright_black"),
             Text(age(max(0.0, now - worker.seen_at)), style="yellow" if quiet else "bright_black"),
@@ -81,7 +83,7 @@ def worker_table(found: Sequence[Worker], now: float) -> Table:
 
 def slots_bar(worker: Worker, most: int = 16) -> Text:
     """Draw slots as squares; with many, each stands for several."""
-    if not worker.slots:
+    if not worker.slots or worker.state is WorkerState.LOST:
         return Text("")
     shown = min(worker.slots, most)
     full = min(shown, -(-worker.busy * shown // worker.slots))

@@ -76,6 +76,8 @@ class WorkerState(StrEnum):
     ACTIVE = "active"
     CORDONED = "cordoned"
     DRAINING = "draining"
+    LOST = "lost"
+    """In a census alone: it was not seen for its lease, so its runs are free to be taken over and its slots count no more."""
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):

@@ -213,7 +213,7 @@ class MemoryStore:
             seen = self._ledger.workers.values()
             return Census(
                 queues=tuple(_stats(name, queues[name], dead[name], wall, steady) for name in sorted({*queues, *dead})),
-                workers=tuple(s.worker for s in seen if steady - s.at <= UNSEEN_LEASES * s.lease_s),
+                workers=tuple(s.listed(steady) for s in seen if steady - s.at <= UNSEEN_LEASES * s.lease_s),
             )
 
     async def blob(self, sha: str) -> bytes:

@@ -23,6 +23,7 @@ from agentq.message import (
     Submitted,
     Wait,
     WaitKind,
+    WorkerState,
 )
 from agentq.stores.memory_arrivals import Arrivals
 from agentq.stores.memory_ordering import Lines
@@ -49,6 +50,10 @@ class Seen:
         self.worker = worker
         self.at = at
         self.lease_s = lease_s
+
+    def listed(self, steady: float) -> Worker:
+        """The worker as a census shows it at this steady time."""
+        return msgspec.structs.replace(self.worker, state=WorkerState.LOST) if self.at + self.lease_s < steady else self.worker
 
 
 class Ledger:

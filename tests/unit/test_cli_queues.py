@@ -9,10 +9,11 @@ from click.testing import CliRunner
 
 from agentq import brokers
 from agentq.cli.main import cli
+from agentq.clock import SystemClock
 from agentq.message import Admission, DeadLetter, Envelope, Worker, new_run_id
 from agentq.stores import open_store
 from tests.helpers.cli_broker import give_up, send, stand_in
-from tests.helpers.stores import fill
+from tests.helpers.stores import envelope, fill
 
 URL = "sqs://eu-central-1"
 REAL = brokers.open_broker
@@ -39,6 +40,13 @@ def agentq(original, broker, monkeypatch):
         return result.output
 
     return call
+
+
+class Before(SystemClock):
+    """A little more than a lease ago."""
+
+    def steady(self):
+        return super().steady() - 31
 
 
 def columns(out):
@@ -125,6 +133,22 @@ def test_a_queue_that_is_served_and_empty_is_shown_with_its_slots(agentq, tmp_pa
     out = agentq("queues", store=tmp_path / "new.db")
     assert [line.split() for line in out.splitlines()[1:]] == [["invoices", "0", "0", "2"], ["mail", "0", "0", "2"]]
     assert [one["slots"] for one in json.loads(agentq("queues", "--json", store=tmp_path / "new.db"))] == [2, 2]
+
+
+def test_a_worker_that_was_not_seen_for_its_lease_has_no_slots_and_is_lost(agentq, tmp_path):
+    async def make():
+        async with open_store(str(tmp_path / "new.db"), clock=Before()) as store:
+            await store.beat(Worker(id="w", app="a", queues=("mail",), slots=2, seen_at=time.time()), [], 30)
+            await store.submit([envelope("t", "mail")])
+
+    asyncio.run(make())
+    for lock in (tmp_path / "new.db-live").glob("*.lock"):
+        lock.unlink()  # a worker without one is of another machine
+    (row,) = agentq("queues", store=tmp_path / "new.db").splitlines()[1:]
+    assert row.split()[0] == "mail"
+    assert row.split()[-1] == "none"
+    row = agentq("workers", "list", store=tmp_path / "new.db").splitlines()[1].split()
+    assert row[:3] == ["w", "lost", "none"]
 
 
 def test_dead_letters_and_runs_behind_a_key_have_their_columns(agentq, tmp_path):

@@ -60,7 +60,8 @@ group by l.queue, c.what having sum(c.n) > 0 order by 1
 """
 
 _WORKERS: Final = """
-select data, state, seen_at from ~.worker where seen + $2::float8 * lease_s >= coalesce($1::float8, ~now) order by id
+select data, case when seen + lease_s < coalesce($1::float8, ~now) then 'lost' else state end, seen_at from ~.worker
+where seen + $2::float8 * lease_s >= coalesce($1::float8, ~now) order by id
 """
 
 _worker = msgspec.json.Decoder(Worker)

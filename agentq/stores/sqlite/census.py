@@ -123,6 +123,9 @@ def _by_state(db: sqlite3.Connection, query: str, lane: int) -> dict[int, int]:
 
 
 def _workers(desk: Desk) -> list[Worker]:
-    """Workers seen within three of their leases."""
-    found = desk.db.execute("select data, state from worker where seen + ? * lease_s >= ?", (UNSEEN_LEASES, desk.steady))
+    """Workers seen within three of their leases; lost from the first on."""
+    found = desk.db.execute(
+        "select data, case when seen + lease_s < ?2 then 'lost' else state end from worker where seen + ?1 * lease_s >= ?2",
+        (UNSEEN_LEASES, desk.steady),
+    )
     return [msgspec.structs.replace(_worker.decode(data), state=WorkerState(state)) for data, state in found]

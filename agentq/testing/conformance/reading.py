@@ -171,7 +171,7 @@ async def the_oldest_age_counts_from_the_end_of_a_lease_or_a_timer(bench: Bench)
 
 
 @clause
-async def workers_are_listed_until_they_miss_three_leases(bench: Bench) -> None:
+async def workers_are_lost_after_a_lease_and_listed_until_they_miss_three(bench: Bench) -> None:
     given = Worker(
         id="w1", pool="p", app="app", version="1.2", host="h", pod="pod-1", pid=7, slots=8, busy=1, queues=("a", "b"),
         tasks=("t",), runs={"run-a": 1.5}, started_at=5.0,
@@ -195,6 +195,12 @@ async def workers_are_listed_until_they_miss_three_leases(bench: Bench) -> None:
     ):
         assert getattr(worker, name) == getattr(given, name), name
     assert worker.seen_at == bench.clock.wall()
+    bench.clock.advance(LEASE_S - 1)
+    assert [worker.state for worker in (await bench.store.census()).workers] == [WorkerState.ACTIVE]
+    bench.clock.advance(2)
+    assert [worker.state for worker in (await bench.store.census()).workers] == [WorkerState.LOST]
+    await bench.beat("w1")
+    assert [worker.state for worker in (await bench.store.census()).workers] == [WorkerState.ACTIVE]
     bench.clock.advance(3 * LEASE_S - 1)
     await bench.beat("w2")
     assert len((await bench.store.census()).workers) == 2
