@@ -321,6 +321,8 @@ class Ledger:
                 for part in parts:
                     if part.done is not None and not part.done.done():
                         part.done.set_result(None)
+        except Exception as error:  # noqa: BLE001 - a defect of ours, or of a driver's, must not leave the run waiting for ever
+            self.refuse(None, f"internal error: {error!r}")
         finally:
             self._sending = False
 

@@ -107,6 +107,28 @@ async def test_a_body_that_spoils_its_connection_spoils_no_other_steps(shop):
     assert await shop.orders() == [0, 3]
 
 
+async def test_a_body_that_bends_the_types_of_its_connection_fails_alone(shop):
+    aq = AgentQ("shop")
+
+    @aq.step(effect="transactional")
+    async def buy(order: int) -> None:
+        await shop.insert(order)
+        if order == 1:
+            bend = {"schema": "pg_catalog", "encoder": str, "decoder": lambda _: "bent"}
+            await current().connection.set_type_codec("int4", **bend)
+            await current().connection.set_type_codec("int2", **bend)
+
+    @aq.task(retry=Retry(max_attempts=1))
+    async def work(ctx: Context, order: int) -> None:
+        await buy(order)
+
+    async with lab(aq) as here:
+        async with asyncio.timeout(20):
+            assert (await here.finish(work.bind(1))).state is RunState.FAILED
+            assert (await here.finish(work.bind(2))).state is RunState.SUCCEEDED
+    assert await shop.orders() == [2]
+
+
 async def test_a_body_that_fails_leaves_nothing_but_its_failure(shop):
     aq = AgentQ("shop")
     tries = []

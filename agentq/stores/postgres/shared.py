@@ -79,6 +79,9 @@ class SharedTransaction:
                 return None  # no commit was sent
             connection.terminate()  # the body may have spoiled it, and the next one is to have another
             raise fault(error, self._db.where) from error
+        except Exception as error:  # a codec of the body's own, say
+            connection.terminate()
+            raise StoreError(f"{self._db.where}: {error!r}") from error
         if isinstance(verdict, StoreError):
             raise verdict
         if verdict is not Verdict.COMMITTED:
