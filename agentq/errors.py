@@ -13,7 +13,8 @@
     ├── NotFound                 no such run, worker or step
     ├── StoreError               the store refused
     │   ├── StoreUnavailable     …for now (temporary)
-    │   └── StoreIncompatible    …because its schema is newer than this agentq (permanent)
+    │   ├── StoreIncompatible    …because its schema is newer than this agentq (permanent)
+    │   └── StoreMissing         …because it was only to be looked at, and is not there
     ├── BrokerError              the broker refused
     │   └── BrokerUnavailable    …for now (temporary)
     │       └── NotSent          some calls of a submission did not reach it; says which
@@ -108,6 +109,10 @@ class StoreUnavailable(StoreError):
 
 class StoreIncompatible(StoreError):
     """The store's schema was written by a newer agentq than this one."""
+
+
+class StoreMissing(StoreError):
+    """There is no store at this place yet, and whoever opened it did not want to make one."""
 
 
 class BrokerError(AgentQError):

@@ -16,10 +16,10 @@ from agentq.cli import broker_checks, checks, output
 from agentq.cli.brokers import meant_broker, needed, one_app, queues_of
 from agentq.cli.checks import Finding, Level
 from agentq.cli.problem import EX_FAILED
-from agentq.cli.reading import broker_option, json_option, read, store_file, store_option
+from agentq.cli.reading import NOT_YET, broker_option, json_option, read, store_file, store_option
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
-from agentq.errors import AgentQError, InvalidArgument, StoreIncompatible
+from agentq.errors import AgentQError, InvalidArgument, StoreIncompatible, StoreMissing
 from agentq.settings import redacted
 
 if TYPE_CHECKING:
@@ -136,6 +136,8 @@ def _store(url: str, patient: _Patient) -> list[Finding]:
             return [*findings, Finding(Level.GOOD, "store", f"{path.resolve()} is not there yet; the first run makes it")]
     try:
         findings += asyncio.run(asyncio.wait_for(_opened(url, patient), _OPEN_S))
+    except StoreMissing as error:
+        findings.append(Finding(Level.ODD, "store", f"{error} yet", NOT_YET))
     except StoreIncompatible as error:
         findings.append(Finding(Level.BROKEN, "schema", str(error), "install the agentq that wrote it, or a newer one"))
     except TimeoutError:
@@ -149,7 +151,7 @@ def _store(url: str, patient: _Patient) -> list[Finding]:
 async def _opened(url: str, patient: _Patient) -> list[Finding]:
     from agentq.stores import open_store  # noqa: PLC0415 - `--help` needs no store
 
-    async with open_store(url) as store:
+    async with open_store(url, create=False) as store:
         findings = await checks.store(store, patient.found, patient.app)
         patient.known = await queues_of(store, await store.census(), patient.app)
         return [Finding(Level.GOOD, "schema", "fits this agentq"), *findings]

@@ -13,7 +13,7 @@ import click
 
 from agentq import settings
 from agentq.cli.problem import EX_NO_INPUT, Problem
-from agentq.errors import AgentQError, InvalidArgument, NotFound
+from agentq.errors import AgentQError, InvalidArgument, NotFound, StoreMissing
 from agentq.message import Run, RunQuery, Worker
 from agentq.stores import refuse_maimed
 
@@ -31,6 +31,8 @@ STORE_VARIABLE = "_AGENTQ_STORE"
 """What stands for ``--store`` in a process started by ours: everybody can read a command line, a URL may hold a password."""
 BROKER_VARIABLE = "_AGENTQ_BROKER"
 """Likewise for ``--broker``."""
+NOT_YET = "a worker, `agentq run` or `agentq enqueue` creates it; --store or AGENTQ_STORE says where it is"
+"""What to do about a store that is not there."""
 _KNOW_BROKERS = (
     "worker",
     "job",
@@ -114,13 +116,6 @@ def read(url: str | None, action: Callable[[Store], Awaitable[T]], *, app: Agent
     It is that of ``url``, else that of ``app``, else the environment's or the default.
     """
     meant = store_url(url or (app.store_url if app is not None else None))
-    file = store_file(meant)
-    if file is not None and not file.exists():
-        raise Problem(
-            f"there is no store at {file.resolve()}",
-            hint="a worker, `agentq run` or `agentq enqueue` creates it; --store or AGENTQ_STORE says where it is",
-            code=EX_NO_INPUT,
-        )
     if meant.startswith("memory:"):
         raise Problem(
             "memory: is seen by the process that made it alone", hint="give --store a file, such as sqlite:./agentq.db"
@@ -129,10 +124,13 @@ def read(url: str | None, action: Callable[[Store], Awaitable[T]], *, app: Agent
     async def inside() -> T:
         from agentq.stores import open_store  # noqa: PLC0415 - help and completion need no store
 
-        async with open_store(meant) as store:
+        async with open_store(meant, create=False) as store:
             return await action(store)
 
-    return asyncio.run(inside())
+    try:
+        return asyncio.run(inside())
+    except StoreMissing as error:
+        raise Problem(str(error), hint=NOT_YET, code=EX_NO_INPUT) from error
 
 
 async def find_run(store: Store, word: str) -> Run:

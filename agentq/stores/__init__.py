@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["open_store"]
 
 
-def open_store(url: str, *, clock: Clock | None = None) -> Store:
+def open_store(url: str, *, clock: Clock | None = None, create: bool = True) -> Store:
     """The store behind ``url``, to be opened with ``async with``.
 
     ``sqlite:///abs/path.db``, ``sqlite:./relative.db``, a bare path, ``memory:`` or ``memory:name`` (shared by that name
     within this process), ``postgresql://user:password@host:port/database`` (see `agentq.stores.postgres`). ``clock`` is for
-    tests; without one each store has its own, PostgreSQL the server's.
+    tests; without one each store has its own, PostgreSQL the server's. Without ``create`` a store that is not there yet is not
+    made when it is opened: that raises `agentq.errors.StoreMissing`.
 
     Raises:
         InvalidArgument: no store is known for such a url, or what it needs is not installed.
@@ -29,7 +30,7 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
     refuse_maimed(url)
     scheme, colon, rest = url.partition(":")
     if not colon or len(scheme) == 1 or "/" in scheme or "\\" in scheme:
-        return _sqlite(url, clock, url)
+        return _sqlite(url, clock, url, create=create)
     if scheme == "memory":
         from agentq.stores.memory import MemoryStore  # noqa: PLC0415 - tests only
 
@@ -39,9 +40,9 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
         path = "/" + rest.lstrip("/") if rest.startswith("///") else rest
         if path.startswith("//"):
             raise InvalidArgument("store", url, "write sqlite:///absolute/path.db or sqlite:./relative/path.db")
-        return _sqlite(unquote(path), clock, url)
+        return _sqlite(unquote(path), clock, url, create=create)
     if scheme in {"postgres", "postgresql"}:
-        return _postgres(url, clock)
+        return _postgres(url, clock, create=create)
     raise InvalidArgument("store", f"{scheme}:…", "use sqlite:///path.db, a path, postgresql://…, or memory:")
 
 
@@ -56,19 +57,19 @@ def refuse_maimed(url: str) -> None:
         raise InvalidArgument("store", "postgresql:…" if "postgres" in url.lower() else "…", remedy)
 
 
-def _sqlite(path: str, clock: Clock | None, url: str) -> Store:
+def _sqlite(path: str, clock: Clock | None, url: str, *, create: bool) -> Store:
     from agentq.stores.sqlite import SQLiteStore  # noqa: PLC0415 - who uses another store need not pay for it
 
     if not path or path.endswith("/") or Path(path).is_dir():
         raise InvalidArgument("store", url, "name a file, such as ./agentq.db")
-    return SQLiteStore(path, clock=clock)
+    return SQLiteStore(path, clock=clock, create=create)
 
 
-def _postgres(url: str, clock: Clock | None) -> Store:
+def _postgres(url: str, clock: Clock | None, *, create: bool) -> Store:
     try:
         from agentq.stores.postgres import PostgresStore  # noqa: PLC0415 - the driver is an extra
     except ModuleNotFoundError as error:
         if error.name != "asyncpg":
             raise
         raise InvalidArgument("store", "postgresql://…", "install the driver: pip install 'agentq[postgres]'") from error
-    return PostgresStore(url, clock=clock)
+    return PostgresStore(url, clock=clock, create=create)

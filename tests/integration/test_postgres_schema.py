@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import pytest
+from click.testing import CliRunner
 
+from agentq.cli.main import cli
 from agentq.errors import InvalidArgument, NotOpen, StoreError, StoreIncompatible, StoreUnavailable
 from agentq.stores import open_store
 from agentq.stores.postgres import PostgresStore
@@ -67,6 +70,27 @@ async def test_a_schema_of_another_program_is_left_alone(postgres_url, url):
     with pytest.raises(StoreError, match="another program"):
         async with PostgresStore(url):
             pass
+
+
+@pytest.mark.parametrize(
+    "words", [["queues"], ["runs", "list"], ["workers", "list"], ["dead", "list"], ["dead", "show", "last"], ["top", "--once"]]
+)
+async def test_a_command_that_only_looks_makes_no_tables(postgres_url, url, words):
+    result = await asyncio.to_thread(CliRunner().invoke, cli, [*words, "--store", url])
+    assert result.exit_code == 66, result.output
+    assert f"there is no agentq schema {schema(url)} at postgresql://" in result.output
+    assert "`agentq enqueue` creates it" in result.output
+    async with connected(postgres_url) as connection:
+        assert not await connection.fetchval("select 1 from pg_namespace where nspname = $1", schema(url))
+
+
+async def test_doctor_says_that_there_are_no_tables_and_makes_none(postgres_url, url):
+    result = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", "--store", url])
+    assert result.exit_code == 0, result.output
+    assert f"there is no agentq schema {schema(url)} at postgresql://" in result.output
+    assert "all is well" not in result.output
+    async with connected(postgres_url) as connection:
+        assert not await connection.fetchval("select 1 from pg_namespace where nspname = $1", schema(url))
 
 
 async def test_two_schemas_of_one_database_know_nothing_of_each_other(postgres_url, url):

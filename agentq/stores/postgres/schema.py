@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from agentq.errors import StoreError, StoreIncompatible
+from agentq.errors import StoreError, StoreIncompatible, StoreMissing
 from agentq.stores.postgres.connection import PATIENT_S
 
 if TYPE_CHECKING:
@@ -284,19 +284,22 @@ _LOCK: Final = 0x61677471
 """First half of the advisory lock, ``agtq``; the other half is a hash of the schema's name."""
 
 
-async def migrate(pool: Pool) -> str:
+async def migrate(pool: Pool, *, create: bool = True) -> str:
     """Bring the schema to the newest version, in one transaction that no other process shares; answer its identity.
 
     A schema that is newer than this code is taken as it is, where its newer steps say that older code still fits: so two
     versions run side by side during a rollout.
 
     Raises:
+        StoreMissing: there are no tables yet, and none are to be made (``create``).
         StoreIncompatible: the schema was made for a newer agentq only.
         StoreError: the schema belongs to another program, or the database is not in UTF-8.
     """
     async with pool.transaction() as db:
-        older = await _version(db) < len(MIGRATIONS)
-    if older:
+        version = await _version(db)
+        if not version and not create:
+            raise StoreMissing(f"there is no agentq schema {db.names.schema} at {db.where}")
+    if version < len(MIGRATIONS):
         async with pool.transaction(PATIENT_S) as db:
             await _migrate(db)
     async with pool.transaction() as db:

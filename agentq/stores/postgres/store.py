@@ -75,8 +75,9 @@ class PostgresStore:
     behind a transaction pooler, ``pool=8`` connections per event loop.
     """
 
-    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        """``clock`` is for tests; without one the server's decides, as it must where several machines share it."""
+    def __init__(self, url: str, *, clock: Clock | None = None, create: bool = True) -> None:
+        """``clock`` is for tests; without one the server's decides. Tables are made if missing and ``create``."""
+        self._create = create
         self._address = address(url)
         self._clock = clock
         self._lanes = Lanes()
@@ -105,7 +106,7 @@ class PostgresStore:
             raise NotOpen(f"the store {self.where} is open already; make another PostgresStore for another user of it")
         pool = Pool(self._address, self._clock, 1)
         try:
-            self._identity = await migrate(pool)
+            self._identity = await migrate(pool, create=self._create)
         finally:
             await pool.close()
         self._bell = Bell(self._address, self._ticks)

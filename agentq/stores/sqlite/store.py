@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 import msgspec
 
 from agentq.clock import SystemClock
-from agentq.errors import NotFound, NotOpen, StoreUnavailable
+from agentq.errors import NotFound, NotOpen, StoreMissing, StoreUnavailable
 from agentq.message import Claim, Claims, Released, Write
 from agentq.stores.sqlite import arrivals, commands, letters, producer, reads, rows
 from agentq.stores.sqlite import census as counting
@@ -68,8 +68,11 @@ class SQLiteStore:
     Beside the file lies a folder ``<file>-live`` with the locks and sockets of the processes that have it open.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None, boot: str | None = None) -> None:
-        """``path`` is made if missing; ``boot`` names the boot whose steady clock counts (the machine's unless given)."""
+    def __init__(
+        self, path: str | os.PathLike[str], *, clock: Clock | None = None, boot: str | None = None, create: bool = True
+    ) -> None:
+        """``path`` is made if missing and ``create``; ``boot`` is whose steady clock counts (the machine's now unless given)."""
+        self._create = create
         self._path = Path(path).expanduser().resolve()
         self._clock = clock or SystemClock()
         self._boot = boot_id() if boot is None else boot
@@ -87,7 +90,11 @@ class SQLiteStore:
         return True
 
     async def __aenter__(self) -> Self:
-        """Open the file and migrate it, start the threads."""
+        """Open the file and migrate it, start the threads.
+
+        Raises:
+            StoreMissing: there is no file, and none is to be made.
+        """
         if self._stack is not None:
             raise NotOpen(f"the store {self.where} is open already; make another SQLiteStore for another user of it")
         self._stack = await asyncio.to_thread(self._open)
@@ -102,6 +109,8 @@ class SQLiteStore:
             await asyncio.to_thread(stack.close)
 
     def _open(self) -> ExitStack:
+        if not self._create and not self._path.exists():
+            raise StoreMissing(f"there is no store at {self.where}")
         with ExitStack() as stack:
             try:
                 folder = self._path.with_name(self._path.name + "-live")
