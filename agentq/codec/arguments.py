@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,17 +13,12 @@ import msgspec
 
 from agentq.codec.annotations import resolve
 from agentq.codec.fidelity import SECRET, is_secret, type_of
+from agentq.codec.shown import AsJson, missing
 from agentq.codec.typed import MAX_PAYLOAD_BYTES, Codec, Misfit, codec_for, too_large
 from agentq.errors import CodecError, DeclarationError, InvalidArgument, PayloadTooLarge
 
-
-class _Nothing:
-    def __repr__(self) -> str:
-        return "nothing"
-
-
-NOTHING = _Nothing()
-"""What is shown as the value of an argument that is missing."""
+_LOOKED_AT = 200
+"""Bytes of what is no JSON object that may be shown."""
 
 
 class Arguments:
@@ -128,7 +124,9 @@ class Arguments:
         try:
             pieces = _OBJECT.decode(raw)
         except msgspec.MsgspecError as error:
-            raise InvalidArgument("arguments", raw[:80], f"give a JSON object, argument name to value ({error})") from None
+            raise InvalidArgument(
+                "arguments", AsJson(raw[:_LOOKED_AT]), f"give a JSON object, argument name to value ({error})"
+            ) from None
         self._complete(pieces)
         return {name: self._convert(name, piece, _decode) for name, piece in pieces.items()}
 
@@ -198,18 +196,19 @@ class Arguments:
     def _complete(self, given: Mapping[str, Any]) -> None:
         for name in self._required:
             if name not in given:
-                raise InvalidArgument(name, NOTHING, f"{self._call()} requires it")
+                raise missing(name, f"{self._call()} requires it")
         if self._extra is None:
             for name, value in given.items():
                 if name not in self.names:
-                    raise InvalidArgument(name, value, f"{self._call()} has no parameter of this name")
+                    near = difflib.get_close_matches(name, self.names, n=1)
+                    hint = f"; did you mean {near[0]}?" if near else ""
+                    raise InvalidArgument(name, _shown(value), f"{self._call()} has no parameter of this name{hint}")
 
     def _convert(self, name: str, value: Any, how: Callable[[Codec[Any], Any], Any]) -> Any:
         try:
             return how(self.codec(name), value)
         except Misfit as error:
-            shown = msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
-            raise InvalidArgument(name + error.flaw.path[1:], shown, error.flaw.reason) from None
+            raise InvalidArgument(name + error.flaw.path[1:], _shown(value), error.flaw.reason) from None
         except PayloadTooLarge as error:
             error.args = (str(error).replace("$", name, 1),)
             raise
@@ -248,6 +247,11 @@ def _annotation(fn: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     except DeclarationError as problem:
         return problem
     return list.__class_getitem__(annotation) if parameter.kind is inspect.Parameter.VAR_POSITIONAL else annotation
+
+
+def _shown(value: Any) -> Any:
+    """What came as JSON is shown as that."""
+    return AsJson(value) if isinstance(value, msgspec.Raw) else value
 
 
 def _roundtrip(codec: Codec[Any], value: Any) -> tuple[bytes, Any]:

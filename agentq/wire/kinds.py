@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from agentq.codec import MAX_PAYLOAD_BYTES
+from agentq.codec.shown import AsJson, missing
 from agentq.errors import InvalidArgument
 from agentq.redact import redact
 
@@ -152,7 +153,9 @@ class Check(msgspec.Struct, frozen=True):
         """As `Kind.check`."""
         if not isinstance(value, dict):
             raise misfit(name, value, f"give an object of {', '.join(_PARCEL)}")
-        return {part: kind.check(f"{name}.{part}", value.get(part)) for part, kind in _PARCEL.items()}
+        if absent := [part for part in _PARCEL if value.get(part) is None]:
+            raise missing(f"{name}.{absent[0]}", f"give an object of {', '.join(_PARCEL)}")
+        return {part: kind.check(f"{name}.{part}", value[part]) for part, kind in _PARCEL.items()}
 
     def schema(self) -> Schema:
         """As `Kind.schema`."""
@@ -161,7 +164,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class _Shown:
-    """A value as it may be shown."""
+    """A text, as it is."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -172,10 +175,7 @@ class _Shown:
 
 def misfit(name: str, value: Any, remedy: str) -> InvalidArgument:
     """The error that names the field, the value without its secrets (found before it is shortened) and the remedy."""
-    try:
-        shown = repr(value[:_LOOKED_AT] if isinstance(value, str | bytes) else value)
-    except (RecursionError, ValueError):  # nested too deep, or a number of thousands of digits
-        shown = f"this {type(value).__name__}"
+    shown = repr(AsJson(value[:_LOOKED_AT] if isinstance(value, str | bytes) else value))
     return InvalidArgument(name, _Shown(redact(shown[:_LOOKED_AT])), remedy)
 
 

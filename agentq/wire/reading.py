@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,13 +12,14 @@ from typing import Any, Final
 import msgspec
 
 from agentq.codec import MAX_PAYLOAD_BYTES
+from agentq.codec.shown import missing
 from agentq.errors import InvalidArgument
 from agentq.message import WIRE_VERSION, Envelope, keyed_run_id
 from agentq.message.wire import broker_run_id
 from agentq.wire.arguments import check
 from agentq.wire.canonical import args_hash
 from agentq.wire.fields import FIELDS
-from agentq.wire.kinds import END_OF_TIME, Whole, misfit
+from agentq.wire.kinds import END_OF_TIME, Whole, encodable, misfit
 from agentq.wire.parcel import Parcel
 
 _CLOCKS_APART_S: Final = 60.0
@@ -125,21 +128,31 @@ def filled(arrived: Arrived, payload: bytes) -> Envelope:
 
 def _parsed(body: bytes) -> _Body:
     if len(body) > MAX_PAYLOAD_BYTES:
-        raise misfit("message", f"{len(body)} bytes", f"the limit is {MAX_PAYLOAD_BYTES}")
+        raise misfit("message", f"{len(body)} bytes".encode(), f"the limit is {MAX_PAYLOAD_BYTES}")
     try:
         if not body.isascii():
             body.decode()  # what is skipped below is not looked at
         parsed = _DECODER.decode(body)
     except (ValueError, RecursionError) as error:
-        raise misfit("message", body, f"{_NOT_JSON} ({error})") from None
+        raise misfit("message", body, _NOT_JSON + _why(body, error)) from None
     _VERSION.check("v", 1 if parsed.v is None else parsed.v)
     if parsed.v is not None and parsed.v > WIRE_VERSION:
         raise misfit(
             "v", parsed.v, f"this agentq reads {WIRE_VERSION}: upgrade the workers, and replay the letter after the upgrade"
         )
     if parsed.task is None:
-        raise misfit("task", None, 'it is required: the name of the task to run, such as "task": "report"')
+        raise missing("task", 'give the name of the task to run, such as "task": "report"')
     return parsed
+
+
+def _why(body: bytes, error: Exception) -> str:
+    """What is wrong, in brackets, unless there is nothing at all."""
+    if not body.strip():
+        return ""
+    with contextlib.suppress(ValueError, RecursionError):
+        if not encodable(json.dumps(json.loads(body), ensure_ascii=False)):
+            return " (half of a surrogate pair is no text)"
+    return f" ({error})"
 
 
 def _address(fields: dict[str, Any], app: str, queue: str) -> None:

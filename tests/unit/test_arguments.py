@@ -54,7 +54,7 @@ def test_the_same_call_is_written_the_same_way_however_it_is_made() -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
-        ((), {}, r"^topic: nothing does not fit; report\(topic, since, pages\) requires it"),
+        ((), {}, r"^topic is missing; report\(topic, since, pages\) requires it"),
         (("k8s",), {}, "^topic: 'k8s' does not fit; expected Topic, got str"),
         ((Topic(5),), {}, r"^topic\.name: .*expected `str`, got `int`"),  # type: ignore[arg-type]
         ((Topic("a"),), {"pagse": 1}, "^pagse: 1 .*no parameter of this name"),
@@ -75,7 +75,7 @@ def test_a_call_that_does_not_fit_is_refused_by_the_name_of_the_argument(
     [
         (b"[1]", "^arguments: .*JSON object"),
         (b"{", "^arguments: .*JSON object"),
-        (b"{}", "^topic: nothing .*requires it"),
+        (b"{}", "^topic is missing; .*requires it"),
         (b'{"topic":{"name":1}}', r"^topic\.name: .*expected `str`, got `int`"),
         (b'{"topic":{"name":"a"},"x":1}', "^x: .*no parameter"),
     ],
@@ -300,8 +300,22 @@ def test_mappings_with_keys_that_are_no_text_tell_calls_apart() -> None:
 def test_what_another_program_wrote_is_shown_as_a_value() -> None:
     def fn(n: int) -> None: ...
 
-    with pytest.raises(InvalidArgument, match="n: 'x' does not fit"):
+    with pytest.raises(InvalidArgument, match=r'^n: "x" does not fit'):
         Arguments(fn).decode(b'{"n":"x"}')
+    with pytest.raises(InvalidArgument, match=r'^n: \{"a":\[null,true\]\} does not fit'):
+        Arguments(fn).decode(b'{"n": {"a": [null, true]}}')
+    with pytest.raises(InvalidArgument, match=r'^arguments: \["a:b:3"\] does not fit'):
+        Arguments(fn).decode(b'["a:b:3"]')
+
+
+def test_a_name_that_is_no_parameters_is_shown_with_its_value_and_the_one_that_was_meant() -> None:
+    def process(document: str, needs_person: str = "no") -> None: ...
+
+    said = r"process\(document, needs_person\) has no parameter of this name"
+    with pytest.raises(InvalidArgument, match=rf"^extra: 5 does not fit; {said}$"):
+        Arguments(process).decode(b'{"document": "x", "extra": 5}')
+    with pytest.raises(InvalidArgument, match=rf"^need_person: true does not fit; {said}; did you mean needs_person\?$"):
+        Arguments(process).decode(b'{"document": "x", "need_person": true}')
 
 
 def test_a_default_spelt_out_is_the_same_call() -> None:

@@ -134,7 +134,7 @@ def test_replay_makes_a_run_of_what_can_be_read_and_twice_is_harmless(shelf):
 def test_replay_says_what_is_still_wrong_and_keeps_it(shelf):
     out = shelf.call("replay", "--all", code=1)
     assert "3 letters still cannot become a run" in out.output
-    assert "task: None does not fit" in out.output
+    assert "task is missing" in out.output
     assert "\x1b[2J" not in out.output
     assert shelf.left() == {"untasked", "binary", "empty"}
     assert shelf.run_of(shelf.ids["healthy"]) is not None
