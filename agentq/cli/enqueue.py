@@ -36,6 +36,7 @@ def call_options(command: F) -> F:
         click.option("--max-attempts", metavar="N", type=click.IntRange(1), help="Instead of the task's own."),
         click.option("--timeout", metavar="TIME", type=seconds, help="Running time, such as 2h; waits do not count."),
         click.option("--priority", metavar="N", type=int, help="Higher starts first. Default 0."),
+        click.option("--ordering-key", metavar="KEY", help="Runs of one ordering key go one after the other."),
         click.option("--tenant", metavar="NAME", help="Whose run it is."),
         click.option("-k", "--key", metavar="KEY", help="The same key is the same run, never a second one."),
     ):
@@ -54,6 +55,8 @@ def with_options(task: Task[..., Any], options: dict[str, Any]) -> Task[..., Any
     given = {name: value for name, value in options.items() if value is not None and value != ()}
     for name in ("delay", "timeout", "deadline"):
         if name in given:
+            if given[name] <= 0 and name != "delay":
+                raise click.BadParameter("give a time longer than zero, such as 5m", param_hint=f"--{name}")
             given[name] = timedelta(seconds=given[name])
     if "tags" in given:
         given["tags"] = _tags(given["tags"])

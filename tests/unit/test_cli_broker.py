@@ -84,6 +84,18 @@ def test_enqueue_sends_to_the_broker_and_says_where(agentq, broker, store):
     assert told["broker"] == broker.where
 
 
+def test_an_ordering_key_may_be_given(agentq, store):
+    queued = agentq("enqueue", "brokered:agent", "goal=x", "--ordering-key", "acme", url=None).stdout.strip()
+    (run,) = do(store, lambda one: one.runs(RunQuery(ids=(queued,))))
+    assert run.ordering_key == "acme"
+
+
+@pytest.mark.parametrize("option", ["--deadline", "--timeout"])
+def test_a_span_of_nothing_is_refused_in_words_of_the_command_line(agentq, option):
+    out = agentq("enqueue", "brokered:agent", "goal=x", option, "0", code=2).output
+    assert f"Invalid value for {option}: give a time longer than zero, such as 5m" in " ".join(out.split())
+
+
 def test_a_key_used_again_with_other_arguments_is_refused_before_it_is_sent(agentq, broker):
     agentq("run", "brokered:agent", "goal=x", "--key", "k", url=None)
     run_id = agentq("enqueue", "brokered:agent", "goal=x", "--key", "k").stdout.strip()
