@@ -130,6 +130,31 @@ def test_parameters_that_do_not_fit_are_named(part):
         open_store(f"postgresql://host/db?{part}")
 
 
+@pytest.mark.parametrize(("part", "meant"), [("shema=foo", "schema"), ("pol=3", "pool"), ("pasword=s3cret", "password")])
+def test_a_parameter_with_a_typing_error_is_named_and_its_value_is_not(part, meant):
+    with pytest.raises(InvalidArgument, match=f"{part.partition('=')[0]}=.* did you mean {meant}") as refused:
+        open_store(f"postgresql://host/db?{part}")
+    assert part.partition("=")[2] not in str(refused.value)
+
+
+async def test_a_parameter_that_nobody_knows_is_told_with_those_that_are(url):
+    with pytest.raises(StoreError, match=r"colour.*a parameter of the url is schema, notify, pool, host") as refused:
+        async with PostgresStore(f"{url}&colour=red"):
+            pass
+    assert not isinstance(refused.value, StoreUnavailable)
+
+
+async def test_parameters_of_libpq_and_settings_of_the_server_pass(url):
+    words = "connect_timeout=5&keepalives=1&channel_binding=prefer&application_name=x&work_mem=8MB&options=-c%20geqo%3Doff"
+    async with PostgresStore(f"{url}&{words}") as store:
+        assert (await store.census()).queues == ()
+
+
+def test_what_the_driver_cannot_require_is_refused():
+    with pytest.raises(InvalidArgument, match="channel_binding"):
+        open_store("postgresql://host/db?channel_binding=require")
+
+
 async def test_a_store_is_used_inside_its_block(url):
     store = PostgresStore(url)
     with pytest.raises(NotOpen):

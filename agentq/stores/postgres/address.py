@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,21 @@ SCHEMA: Final = "agentq"
 """Where the tables are unless the url says ``schema=``."""
 CONNECTIONS: Final = 8
 """Most connections of one event loop for verbs, beside the two that commit writes, unless the url says ``pool=``."""
+
+OURS: Final = ("schema", "notify", "pool")
+DRIVERS: Final = (
+    *("host", "port", "dbname", "database", "user", "password", "passfile", "service", "target_session_attrs", "options"),
+    *("sslmode", "sslnegotiation", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword"),
+    *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
+)
+"""What the driver takes; it hands all else to the server, as a setting of the session."""
+_IDLE: Final = frozenset({
+    *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
+    *("sslsni", "sslcompression", "fallback_application_name", "load_balance_hosts"),
+})  # fmt: skip
+"""What libpq takes and a server does not: of no use here, but in urls that are there already."""
+_GUARDS: Final = ("channel_binding", "gssencmode")
+"""Likewise; what they require the driver does not know."""
 
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 _HOST: Final = re.compile(r"[^@/?#]*@")
@@ -48,9 +64,9 @@ def address(url: str) -> Address:
     ours: dict[str, str] = {}
     theirs: list[tuple[str, str]] = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name in {"schema", "notify", "pool"}:
+        if name in OURS:
             ours[name] = value
-        else:
+        elif _passes(name, value):
             theirs.append((name, value))
     schema = ours.get("schema", SCHEMA)
     if not _NAME.fullmatch(schema):
@@ -63,6 +79,18 @@ def address(url: str) -> Address:
         raise InvalidArgument("store: pool", pool, "use a number of connections from 1 on")
     dsn = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(theirs), ""))
     return Address(dsn=dsn, schema=schema, notify=notify == "on", pool=int(pool), where=_shown(url, theirs, schema))
+
+
+def _passes(name: str, value: str) -> bool:
+    """Whether the driver is to have a parameter that is not ours. Values are not shown: they may be secrets."""
+    if name in _GUARDS:
+        if value not in {"prefer", "allow", "disable"}:
+            raise InvalidArgument("store", f"{name}=…", "the driver does not know it; leave it out")
+        return False
+    near = difflib.get_close_matches(name, (*OURS, *DRIVERS), n=1, cutoff=0.75)
+    if name not in DRIVERS and near:
+        raise InvalidArgument("store", f"{name}=…", f"did you mean {near[0]}? Ours are {', '.join(OURS)}")
+    return name not in _IDLE
 
 
 def _parts(url: str) -> SplitResult:

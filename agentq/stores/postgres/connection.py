@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import asyncpg
 
 from agentq.errors import StoreError, StoreUnavailable
+from agentq.stores.postgres.address import DRIVERS, OURS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,6 +119,13 @@ async def connect(address: Address, settings: Mapping[str, str] = SETTINGS) -> a
         opened = await asyncpg.connect(address.dsn, timeout=CONNECT_S, **options)
     except TimeoutError as error:
         raise StoreUnavailable(f"{address.where}: no connection within {CONNECT_S:g} s; try again") from error
+    except (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError) as error:
+        known = ", ".join((*OURS, *DRIVERS))
+        raise StoreError(f"{address.where}: {error}; a parameter of the url is {known}, or a setting of the server") from error
+    except asyncpg.ProtocolViolationError as error:
+        if "startup parameter" not in str(error):
+            raise fault(error, address.where) from error
+        raise StoreError(f"{address.where}: {error}; add notify=off to the url, for a pooler is in between") from error
     except DRIVER as error:
         raise fault(error, address.where) from error
     except ValueError as error:

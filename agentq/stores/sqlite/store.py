@@ -71,7 +71,7 @@ class SQLiteStore:
     def __init__(
         self, path: str | os.PathLike[str], *, clock: Clock | None = None, boot: str | None = None, create: bool = True
     ) -> None:
-        """``path`` is made if missing and ``create``; ``boot`` is whose steady clock counts (the machine's now unless given)."""
+        """``path`` is made if missing and ``create``; ``boot`` is whose steady clock counts, else the machine's now."""
         self._create = create
         self._path = Path(path).expanduser().resolve()
         self._clock = clock or SystemClock()
