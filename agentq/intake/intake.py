@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agentq.clock import Clock, SystemClock
 from agentq.errors import BrokerError, BrokerUnavailable, StoreError
-from agentq.intake.admitting import Admitter
+from agentq.intake.admitting import PORTION_BYTES, Admitter
 from agentq.telemetry import emit
 from agentq.telemetry.outage import Outage, outage_of
 
@@ -25,6 +25,8 @@ BATCH = 500
 _BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _REMIND_S = 30.0
 """Between two events that say the same trouble."""
+WAITING_BYTES = 2 * PORTION_BYTES
+"""Of a log's messages received and not admitted yet, beyond which no more are: they lie in this process's memory."""
 _RECOUNT_S = 0.1
 """Between two looks at how much of a log lies in the store already, while that decides."""
 _RECOUNT_IDLE_S = 5.0
@@ -159,6 +161,8 @@ class Intake:
             return 0
         if not self._log:
             return given - len(self._waiting)
+        if sum(len(delivery.body) for delivery in self._waiting) >= WAITING_BYTES:
+            return 0
         since = time.monotonic() - self._counted_at
         if since >= (_RECOUNT_S if self._runnable >= self._ahead // 2 else _RECOUNT_IDLE_S):
             try:

@@ -507,3 +507,41 @@ async def test_what_comes_when_nothing_may_be_taken_any_more_goes_back(partition
         await has_rows(store, 1)
     intake.stop()
     await running
+
+
+async def test_a_log_is_not_read_ahead_into_memory_beyond_so_many_bytes(monkeypatch):
+    monkeypatch.setattr("agentq.intake.intake.WAITING_BYTES", 50_000)
+    broker, store = MemoryBroker(partitions=1, **QUICK), Ledger()
+    monkeypatch.setattr("agentq.intake.intake._TOUCH_S", 0.02)
+    received: list[int] = []
+    rooms: list[int] = []
+    inbox_of = broker.inbox
+
+    @contextlib.asynccontextmanager
+    async def watched(*given: Any, **more: Any) -> AsyncIterator[Any]:
+        async with inbox_of(*given, **more) as inbox:
+            receive = inbox.receive
+
+            async def counted(room: int) -> Any:
+                rooms.append(room)
+                found = await receive(min(room, 2))  # as a log does whose messages are large
+                received.extend(len(each.body) for each in found)
+                return found
+
+            monkeypatch.setattr(inbox, "receive", counted)
+            yield inbox
+
+    monkeypatch.setattr(broker, "inbox", watched)
+    await broker.send([message(f"run-{n:02}", args={"text": "x" * 10_000}) for n in range(40)])
+    admit, slow = store.admit, asyncio.Event()
+
+    async def slowly(admission: Admission) -> list:
+        await slow.wait()
+        return await admit(admission)
+
+    monkeypatch.setattr(store, "admit", slowly)
+    async with taking(broker, store):
+        await wait_until("there is no room", lambda: rooms and rooms[-1] == 0)
+        assert 50_000 <= sum(received) < 80_000
+        slow.set()
+        await has_rows(store, 40)
