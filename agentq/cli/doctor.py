@@ -126,26 +126,31 @@ def _store(url: str, patient: _Patient) -> list[Finding]:
         return [Finding(Level.ODD, "store", "memory: is gone when its process ends", "AGENTQ_STORE=sqlite:./agentq.db")]
     try:
         path = store_file(url)
-    except InvalidArgument as error:
-        return [Finding(Level.BROKEN, "store", str(error), "correct AGENTQ_STORE or --store")]
-    if path is not None:
-        findings += checks.file(path)
-        if any(one.level is Level.BROKEN for one in findings):
-            return findings
-        if not path.exists():
-            return [*findings, Finding(Level.GOOD, "store", f"{path.resolve()} is not there yet; the first run makes it")]
-    try:
+        if path is not None:
+            findings += checks.file(path)
+            if any(one.level is Level.BROKEN for one in findings):
+                return findings
+            if not path.exists():
+                return [*findings, Finding(Level.GOOD, "store", f"{path.resolve()} is not there yet; the first run makes it")]
         findings += asyncio.run(asyncio.wait_for(_opened(url, patient), _OPEN_S))
-    except StoreMissing as error:
-        findings.append(Finding(Level.ODD, "store", f"{error} yet", NOT_YET))
-    except StoreIncompatible as error:
-        findings.append(Finding(Level.BROKEN, "schema", str(error), "install the agentq that wrote it, or a newer one"))
-    except TimeoutError:
-        said = f"{redacted(url)} does not answer within {_OPEN_S:g} s"
-        findings.append(Finding(Level.BROKEN, "store", said, "does another process hold it locked? does the server run?"))
-    except (AgentQError, OSError) as error:
-        findings.append(Finding(Level.BROKEN, "store", str(error), "is it an agentq store, and may this user write it?"))
+    except (AgentQError, OSError) as error:  # a time-out is among the last
+        findings.append(_refused(error, url))
     return findings
+
+
+def _refused(error: AgentQError | OSError, url: str) -> Finding:
+    """What it means that the store does not open."""
+    if isinstance(error, StoreMissing):
+        return Finding(Level.ODD, "store", f"{error} yet", NOT_YET)
+    if isinstance(error, StoreIncompatible):
+        return Finding(Level.BROKEN, "schema", str(error), "install the agentq that wrote it, or a newer one")
+    if isinstance(error, TimeoutError):
+        said = f"{redacted(url)} does not answer within {_OPEN_S:g} s"
+        return Finding(Level.BROKEN, "store", said, "does another process hold it locked? does the server run?")
+    if isinstance(error, InvalidArgument):
+        return Finding(Level.BROKEN, "store", str(error), "correct AGENTQ_STORE or --store")
+    ours = isinstance(error, AgentQError)  # and says itself what to do
+    return Finding(Level.BROKEN, "store", str(error), "" if ours else "is it an agentq store, and may this user write it?")
 
 
 async def _opened(url: str, patient: _Patient) -> list[Finding]:

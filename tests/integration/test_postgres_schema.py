@@ -118,6 +118,49 @@ async def test_a_server_that_is_not_there_is_unavailable_and_its_password_a_secr
     assert "s3cret" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("postgresql://u:p@127.0.0.1:9/db", "nothing listens there: is the server up, and are host and port right?"),
+        ("postgresql://u:p@nosuchhost.invalid/db", "the host's name is not found"),
+        ("postgresql://u@/db?host=/nonexistent", "no server has its socket there"),
+    ],
+)
+async def test_what_cannot_be_reached_is_told_with_what_to_check(url, remedy):
+    with pytest.raises(StoreUnavailable) as refused:
+        async with open_store(url):
+            pass
+    assert remedy in str(refused.value)
+    assert "try again" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "mode", "remedy"),
+    [
+        (b"N", "require", "no TLS is spoken there"),
+        (b"", "prefer", "is that port PostgreSQL's"),
+        (b"HTTP", "disable", "it hung up"),
+    ],
+)
+async def test_a_port_of_something_else_is_told(answer, mode, remedy):
+    async def talk(reader, writer):
+        await reader.read(8)
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(StoreUnavailable, match=remedy):
+            async with open_store(f"postgresql://u:p@127.0.0.1:{port}/db?sslmode={mode}"):
+                pass
+
+
+async def test_doctor_adds_nothing_to_an_error_that_says_what_to_do():
+    result = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", "--store", "postgresql://u:p@127.0.0.1:9/db"])
+    assert "nothing listens there" in result.output
+    assert "may this user write it" not in result.output
+
+
 async def test_a_database_that_is_not_there_is_named_with_the_remedy(postgres_url):
     with pytest.raises(StoreError, match=r"nowhere.*create the database"):
         async with PostgresStore(postgres_url.replace("/postgres?", "/nowhere?")):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
+import ssl
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -74,7 +76,12 @@ DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Internal
 CONTENTION: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """Nobody's fault: the same transaction again will do."""
 
+_NOBODY: Final = "nothing listens there: is the server up, and are host and port right?"
 _REMEDIES: Final[Sequence[tuple[type[BaseException], str]]] = (
+    (ConnectionRefusedError, _NOBODY),
+    (socket.gaierror, "the host's name is not found: is it right, and does DNS answer here?"),
+    (FileNotFoundError, "no server has its socket there: is it up, and is host= right?"),
+    (ssl.SSLError, "check sslmode= and sslrootcert= in the url, and the server's certificate"),
     (asyncpg.InvalidPasswordError, "check user and password in the url"),
     (asyncpg.InvalidAuthorizationSpecificationError, "check user and password in the url, and the server's pg_hba.conf"),
     (asyncpg.InvalidCatalogNameError, "create the database first, or name another one in the url"),
@@ -90,6 +97,10 @@ def fault(error: BaseException, where: str) -> StoreError:
     """What an error of the driver, the server or the network means to a caller."""
     text = str(error).strip() or type(error).__name__
     remedy = next((f"; {remedy}" for kind, remedy in _REMEDIES if isinstance(error, kind)), "")
+    if "rejected SSL upgrade" in text:
+        remedy = "; no TLS is spoken there: is the port right, and must sslmode= be in the url?"
+    elif "Connect call failed" in text:  # also where several addresses were tried
+        remedy = f"; {_NOBODY}"
     if isinstance(error, StoreError):
         return error
     if isinstance(error, TimeoutError):
@@ -118,7 +129,8 @@ async def connect(address: Address, settings: Mapping[str, str] = SETTINGS) -> a
     try:
         opened = await asyncpg.connect(address.dsn, timeout=CONNECT_S, **options)
     except TimeoutError as error:
-        raise StoreUnavailable(f"{address.where}: no connection within {CONNECT_S:g} s; try again") from error
+        remedy = "is the server up, are host and port right, and does no firewall drop what is sent there?"
+        raise StoreUnavailable(f"{address.where}: no connection within {CONNECT_S:g} s; {remedy}") from error
     except (asyncpg.UndefinedObjectError, asyncpg.CantChangeRuntimeParamError) as error:
         known = ", ".join((*OURS, *DRIVERS))
         raise StoreError(f"{address.where}: {error}; a parameter of the url is {known}, or a setting of the server") from error
@@ -126,6 +138,11 @@ async def connect(address: Address, settings: Mapping[str, str] = SETTINGS) -> a
         if "startup parameter" not in str(error):
             raise fault(error, address.where) from error
         raise StoreError(f"{address.where}: {error}; add notify=off to the url, for a pooler is in between") from error
+    except (asyncpg.ConnectionDoesNotExistError, ConnectionError) as error:
+        told = fault(error, address.where)
+        if str(told).endswith("; try again"):
+            told = StoreUnavailable(f"{address.where}: it hung up: is the server starting, and is that port PostgreSQL's?")
+        raise told from error
     except DRIVER as error:
         raise fault(error, address.where) from error
     except ValueError as error:
