@@ -21,8 +21,8 @@ _NAMES = (
 _SECRET = f"(?:{'|'.join(_NAMES)})"
 _SECRET_FIELD = re.compile(rf"(?:^|[_.-])(?:{_SECRET}|authorization|cookie)$", re.IGNORECASE)
 _PATTERNS: Final = (
-    # scheme://user:password@host, also a token in the place of the user
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/?#@'\"]*(?:@[^\s/?#@'\"]*)*@"), rf"\1{HIDDEN}@"),
+    # scheme://user:password@host (but not as a remedy writes it), also a token in the place of the user
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)(?!user:password@host\b)[^\s/?#@'\"]*(?:@[^\s/?#@'\"]*)*@"), rf"\1{HIDDEN}@"),
     # ?password=…&token=… in URLs, password=… in connection strings, "api_key": "…" in bodies
     (re.compile(rf"(?i)([a-z0-9_.-]*{_SECRET}[\"']?\s*[=:]\s*[\"']?)(?!{re.escape(HIDDEN)})[^\s&;,\"'}}]+"), rf"\1{HIDDEN}"),
     (re.compile(r"(?i)\b((?:bearer|basic)\s+)[a-z0-9._~+/=-]{8,}"), rf"\1{HIDDEN}"),

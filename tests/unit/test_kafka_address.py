@@ -62,7 +62,7 @@ def test_times_and_sizes() -> None:
         ("kafka://u:hidden@h1?mechanism=MD5", "use one of PLAIN"),
         ("kafka://u:hidden@h1?security=PLAINTEXT", "SASL_SSL"),
         ("kafka://u@h1", "user:password"),
-        ("kafka://h1?mechanism=OAUTHBEARER", "token=package.module:function"),
+        ("kafka://h1?mechanism=OAUTHBEARER", "`token`, package.module:function"),
         ("kafka://h1?token=nonsense", "package.module:function"),
         ("kafka://h1?key=/k.pem", "cert="),
         ("kafka://h1?security=PLAINTEXT&ca=/ca.pem", "SASL_SSL"),

@@ -14,6 +14,8 @@ from aiokafka.abc import AbstractTokenProvider
 from agentq.brokers.kafka.address import Address
 from agentq.errors import InvalidArgument
 
+_HOOK: Final = "broker: token (the name of a function)"
+"""It is no secret, and not written like one."""
 REQUEST_S: Final = 12.0
 """How long one request may take: longer than a rebalance, during which a join waits for the other members."""
 
@@ -67,7 +69,7 @@ class _Tokens(AbstractTokenProvider):  # type: ignore[misc]  # the library has n
         if isinstance(answer, tuple):  # token and expiry, as the signer for MSK returns them
             answer = answer[0]
         if not isinstance(answer, str):
-            raise InvalidArgument("broker: token", type(answer).__name__, f"{self._hook} must return a str")
+            raise InvalidArgument(_HOOK, type(answer).__name__, f"{self._hook} must return a str")
         return answer
 
 
@@ -78,7 +80,7 @@ def _found(hook: str) -> Callable[[], Any]:
         for name in path.split("."):
             found = getattr(found, name)
     except (ImportError, AttributeError) as error:
-        raise InvalidArgument("broker: token", hook, f"name a function that can be imported ({error})") from error
+        raise InvalidArgument(_HOOK, hook, f"name a function that can be imported ({error})") from error
     if not callable(found):
-        raise InvalidArgument("broker: token", hook, "name a function")
+        raise InvalidArgument(_HOOK, hook, "name a function")
     return found  # type: ignore[no-any-return]

@@ -151,7 +151,7 @@ def _secure(values: dict[str, Any]) -> None:
     else:
         mechanism = values.setdefault("mechanism", "OAUTHBEARER" if token else "PLAIN")
         if mechanism == "OAUTHBEARER" and not token:
-            raise InvalidArgument("broker: token", None, "OAUTHBEARER needs token=package.module:function")
+            raise InvalidArgument("broker: token", None, "OAUTHBEARER needs the parameter `token`, package.module:function")
         if mechanism != "OAUTHBEARER" and not (login and values.get("password")):
             raise InvalidArgument("broker: user", "…" if login else None, f"{mechanism} needs kafka://user:password@host")
     if "key" in values and "cert" not in values:

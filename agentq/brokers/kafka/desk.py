@@ -219,7 +219,8 @@ async def _explain(given: dict[str, Any]) -> NoReturn:
     """
     reachable = {name: value for name, value in given.items() if name != "bootstrap_servers"}
     host, port, _ = collect_hosts(given["bootstrap_servers"], randomize=False)[0]
-    what, suspect = f"connect to {host}:{port}", given["security_protocol"].startswith("SASL")
+    what, security = f"connect to {host}:{port}", given["security_protocol"]
+    suspect = security.startswith("SASL")
     try:
         connection = await create_conn(host, port, **reachable)
         try:
@@ -229,9 +230,21 @@ async def _explain(given: dict[str, Any]) -> NoReturn:
     except ssl.SSLError as error:
         raise BrokerError(f"{what}: {error}; check ca=, cert= and the port") from error
     except (KafkaError, OSError, TimeoutError) as error:
+        if security.endswith("SSL") and isinstance(error, ConnectionResetError | ConnectionAbortedError):
+            raise BrokerUnavailable(f"{what}: {_no_handshake(security)}") from error
+        if security == "PLAINTEXT" and isinstance(error, KafkaConnectionError):
+            raise BrokerUnavailable(
+                f"{what}: {error}; if it wants TLS or a login, say so: security=SSL, or kafka://user:password@host"
+            ) from error
         if suspect and isinstance(error, KafkaConnectionError):
             raise BrokerError(f"{what}: it hung up on us; check user, password or token") from error
         raise failure(error, what) from error
     if suspect:
         raise BrokerError(f"{what}: it tells us nothing; check user, password or token")
     raise BrokerUnavailable(f"{what}: it names no broker")
+
+
+def _no_handshake(security: str) -> str:
+    implied = ", which a login implies" if security == "SASL_SSL" else ""
+    plain = security.replace("SSL", "PLAINTEXT")
+    return f"the TLS handshake failed (security={security}{implied}); a listener without TLS needs security={plain}"

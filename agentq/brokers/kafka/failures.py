@@ -33,7 +33,7 @@ def failure(error: BaseException, what: str) -> BrokerError:
     """``error`` during ``what``, in the words of the contract."""
     if isinstance(error, BrokerError):
         return error
-    text = f"{what}: {error or type(error).__name__}"
+    text = f"{what}: {str(error) or type(error).__name__}"
     for kind, remedy in _REMEDIES.items():
         if isinstance(error, kind):
             return BrokerError(f"{text}; {remedy}")
