@@ -12,7 +12,7 @@ from typing import Any
 from agentq import producer, settings
 from agentq.brokers import open_broker
 from agentq.brokers.base import Broker
-from agentq.errors import InvalidArgument
+from agentq.errors import InvalidArgument, NotOpen
 from agentq.message import Envelope
 from agentq.stores import open_store
 from agentq.stores.base import Store
@@ -39,8 +39,11 @@ class Opened:
             return [answer.id for answer in await producer.submit_on(store, on, envelopes)]
         if self.broker is None or not envelopes:
             return [answer.id for answer in await producer.submit(store, envelopes)]
+        elsewhere = self.home is not asyncio.get_running_loop()
+        if elsewhere and not self.home.is_running():
+            raise NotOpen("the event loop that opened the app runs no more: leave `async with aq:` before its loop ends")
         sending = producer.send(self.broker, store, envelopes, now=time.time())
-        if self.home is asyncio.get_running_loop():
+        if not elsewhere:
             answers = await sending
         else:  # the app is open on another loop of this process
             answers = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(sending, self.home))

@@ -11,7 +11,7 @@ import pytest
 from agentq import AgentQ, Context, KeyConflict
 from agentq.brokers.base import Outgoing
 from agentq.clock import SystemClock
-from agentq.errors import InvalidArgument, NotSent, StoreError, StoreUnavailable
+from agentq.errors import InvalidArgument, NotOpen, NotSent, StoreError, StoreUnavailable
 from agentq.intake import Intake
 from agentq.message import Admission, LetterQuery, RunQuery, RunState
 from agentq.settings import WorkerSettings
@@ -541,7 +541,27 @@ async def test_a_log_is_not_read_ahead_into_memory_beyond_so_many_bytes(monkeypa
 
     monkeypatch.setattr(store, "admit", slowly)
     async with taking(broker, store):
-        await wait_until("there is no room", lambda: rooms and rooms[-1] == 0)
-        assert 50_000 <= sum(received) < 80_000
-        slow.set()
+        try:
+            await wait_until("there is no room", lambda: rooms and rooms[-1] == 0)
+            assert 50_000 <= sum(received) < 80_000
+        finally:
+            slow.set()
         await has_rows(store, 40)
+
+
+def test_a_broker_that_was_opened_on_a_loop_that_runs_no_more_is_told():
+    aq = AgentQ("app", queue="q", store="memory:", broker=MemoryBroker(**QUICK))
+
+    @aq.task
+    async def t(ctx: Context) -> None: ...
+
+    async def elsewhere() -> None:
+        async with aq:
+            async with asyncio.timeout(5):
+                await t.enqueue()
+
+    with asyncio.Runner() as first:
+        first.run(aq.__aenter__())
+        with pytest.raises(NotOpen, match="runs no more"):
+            asyncio.run(elsewhere())
+        first.run(aq.__aexit__(None, None, None))
