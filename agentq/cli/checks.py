@@ -174,6 +174,8 @@ def _sync_s(folder: Path) -> float:
 
 async def store(opened: Store, found: Settings, app: AgentQ | None) -> list[Finding]:
     """What is in the store, and whether it answers and accepts writes."""
+    if lacking := await _rights(opened):
+        return lacking
     began = time.perf_counter()
     reply = await opened.command(SetWorker(worker_id="doctor-looks", state=WorkerState.ACTIVE))
     took = time.perf_counter() - began
@@ -223,6 +225,13 @@ async def _server_clock(opened: Store) -> list[Finding]:
     return [
         _odd("server clock", said, "set both by NTP; delays and deadlines given here are off by that much (leases are not)")
     ]
+
+
+async def _rights(opened: Store) -> list[Finding]:
+    """What a worker may not do here, where the store can tell it."""
+    ask = getattr(opened, "lacking", None)
+    said = await ask() if ask is not None else ""
+    return [_broken("rights", said, "")] if said else []
 
 
 def _workers(census: Census, found: Settings) -> Iterator[Finding]:

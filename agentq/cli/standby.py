@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from agentq.errors import StoreUnavailable
+from agentq.errors import StoreError, StoreUnavailable
 from agentq.telemetry import emit
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Standby:
         Returns False if it was told to drain meanwhile; nothing is open then.
 
         Raises:
-            AgentQError: what waiting cannot mend, such as `StoreIncompatible` and `InvalidArgument`.
+            AgentQError: what waiting cannot mend, such as `StoreIncompatible`, `InvalidArgument` and rights that are missing.
         """
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task; for mypy
@@ -52,7 +53,7 @@ class Standby:
         try:
             while not self._told:
                 try:
-                    await stack.enter_async_context(opening())
+                    await _check_rights(await stack.enter_async_context(opening()))
                 except StoreUnavailable as error:
                     self._error, now = str(error), time.monotonic()
                     if not said or now - said >= _SAY_S:
@@ -113,3 +114,11 @@ class Standby:
             "busy": 0,
             "store": {"where": self._where, "ok": False, "error": self._error},
         }
+
+
+async def _check_rights(opened: Any) -> None:
+    """Refuse to work where the store says that we may not; a worker would try again and again."""
+    ask = getattr(getattr(opened, "store", None), "lacking", None)
+    with contextlib.suppress(StoreUnavailable):  # the worker waits for it
+        if ask is not None and (said := await ask()):
+            raise StoreError(said)

@@ -5,13 +5,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 import pytest
 from click.testing import CliRunner
 
+from agentq import AgentQ
 from agentq.cli.main import cli
+from agentq.cli.standby import Standby
 from agentq.errors import InvalidArgument, NotOpen, StoreError, StoreIncompatible, StoreUnavailable
+from agentq.settings import WorkerSettings
 from agentq.stores import open_store
 from agentq.stores.postgres import PostgresStore
 from agentq.stores.postgres.schema import MIGRATIONS
@@ -159,6 +163,34 @@ async def test_doctor_adds_nothing_to_an_error_that_says_what_to_do():
     result = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", "--store", "postgresql://u:p@127.0.0.1:9/db"])
     assert "nothing listens there" in result.output
     assert "may this user write it" not in result.output
+
+
+@pytest.fixture
+async def powerless(postgres_url, url):
+    """The url of a user that may look at everything and write one table."""
+    name = f"looker_{schema(url)}"
+    async with PostgresStore(url), connected(postgres_url) as connection:
+        await connection.execute(f"create role {name} login; grant usage on schema {schema(url)} to {name}")
+        await connection.execute(f"grant select on all tables in schema {schema(url)} to {name}")
+        await connection.execute(f"grant select, insert, update, delete on {schema(url)}.run to {name}")
+        yield url.replace("//postgres@", f"//{name}@")
+        await connection.execute(f"drop owned by {name}; drop role {name}")
+
+
+async def test_a_worker_that_may_not_write_is_refused_with_what_to_grant(postgres_url, url, powerless):
+    waiting = Standby(AgentQ("a"), WorkerSettings(), where="postgresql://db")
+    async with contextlib.AsyncExitStack() as stack:
+        with pytest.raises(StoreError, match=r"may not write blob, .* more; .*grant select, insert, update, delete") as refused:
+            await waiting.open(stack, lambda: AgentQ("a", store=powerless))
+    assert "_seq" not in str(refused.value)
+    async with PostgresStore(powerless) as store:
+        assert await store.lacking()
+        assert (await store.census()).queues == ()
+    async with PostgresStore(url) as store:
+        assert await store.lacking() == ""
+    result = await asyncio.to_thread(CliRunner().invoke, cli, ["doctor", "--store", powerless])
+    assert result.exit_code == 1
+    assert "grant select, insert, update, delete" in result.output.replace("\n", " ")
 
 
 async def test_a_database_that_is_not_there_is_named_with_the_remedy(postgres_url):

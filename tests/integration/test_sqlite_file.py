@@ -89,6 +89,13 @@ def test_urls_that_name_no_store(url):
     assert "secret" not in str(caught.value)
 
 
+async def test_a_folder_that_is_not_there_is_named_and_no_file_of_ours(tmp_path):
+    with pytest.raises(StoreUnavailable) as refused:
+        async with SQLiteStore(tmp_path / "no" / "a.db"):
+            pass
+    assert str(refused.value).endswith(f"No such file or directory: '{tmp_path / 'no'}'; make the folder first")
+
+
 async def test_a_symbolic_link_names_the_same_store(bench, path, tmp_path, clock):
     (tmp_path / "link.db").symlink_to(path)
     await bench.submit("run-a")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from agentq.errors import NotFound, NotOpen
 from agentq.message import Claims, Released, Write
-from agentq.stores.postgres import arrivals, beats, claims, commands, lines, reads, rows, sweep
+from agentq.stores.postgres import arrivals, beats, claims, commands, lines, reads, rights, rows, sweep
 from agentq.stores.postgres import census as counting
 from agentq.stores.postgres import submit as submitting
 from agentq.stores.postgres.address import address
@@ -317,8 +317,7 @@ class PostgresStore:
 
     async def write(self, write: Write) -> Verdict:
         """See `WorkerStore.write`."""
-        place = await self._here()
-        return await place.writer.put(write)
+        return await (await self._here()).writer.put(write)
 
     async def inbox(self, run_ids: Sequence[str]) -> list[Arrival]:
         """See `WorkerStore.inbox`."""
@@ -357,6 +356,10 @@ class PostgresStore:
     async def now(self) -> float:
         """The server's wall time, in Unix seconds."""
         return float(await self._ask(lambda db: db.value("select extract(epoch from clock_timestamp())::float8")))
+
+    async def lacking(self) -> str:
+        """Which rights of a worker the user has not, and what to do; empty if it has all."""
+        return await self._ask(rights.lacking)
 
     async def census(self) -> Census:
         """See `ReaderStore.census`."""

@@ -65,7 +65,10 @@ def _make(path: Path) -> None:
     """
     if path.exists():
         return
-    fd, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        fd, made = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    except OSError as error:  # that names a file which nobody knows
+        raise OSError(error.errno, error.strerror, str(path.parent)) from error
     try:
         os.close(fd)
         os.link(made, path)
