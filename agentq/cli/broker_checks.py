@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentq.cli.brokers import UNNAMED, answered, connected, shown
+from agentq.cli.brokers import UNNAMED, answered, connected, shown, with_module
 from agentq.cli.checks import Finding, Level
 from agentq.cli.letters import safe
 from agentq.cli.problem import Problem
+from agentq.cli.reading import told
 from agentq.errors import AgentQError, BrokerUnavailable, InvalidArgument
 from agentq.settings import DEFAULT_STORE, redacted
 
@@ -25,8 +26,10 @@ NO_STORE = Finding(
 
 async def look(url: str, apps: Mapping[str, Sequence[str]], *, fix: bool) -> list[Finding]:
     """Check, and with ``fix`` create or mend, what each app's queues need in the broker."""
+    if not apps and fix:
+        return [Finding(Level.BROKEN, "broker", f"nothing was fixed: {UNNAMED}", told("doctor MODULE:AQ --fix"))]
     if not apps:
-        return [Finding(Level.ODD, "broker", f"{redacted(url)} was not looked into: {UNNAMED}", "agentq doctor MODULE:AQ")]
+        return [Finding(Level.ODD, "broker", f"{redacted(url)} was not looked into: {UNNAMED}", told("doctor MODULE:AQ"))]
     findings: list[Finding] = []
     for app, queues in apps.items():
         findings += await _of(url, app, queues, fix=fix)
@@ -50,7 +53,7 @@ async def _of(url: str, app: str, queues: Sequence[str], *, fix: bool) -> list[F
 
 
 def _finding(one: Found) -> Finding:
-    what, text = safe(one.what), safe(one.text)
+    what, text = safe(one.what), safe(with_module(one.text))
     if one.fixed:
         return Finding(Level.GOOD, what, f"--fix: {text}")
     if one.ok:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from agentq import settings
 from agentq.brokers.base import Backlog
 from agentq.cli.problem import Problem
+from agentq.cli.reading import told
+from agentq.cli.target import meant
 from agentq.cli.text import clean
 from agentq.errors import AgentQError, BrokerUnavailable
 from agentq.message import RunQuery
@@ -29,6 +31,8 @@ _PATIENCE_S: Final = 10.0
 _RUNS_ASKED: Final = 200
 """Newest runs that are asked for the names of their apps, where no worker tells them."""
 
+FIX: Final = "agentq doctor --fix"
+"""What a broker says that is asked for a queue which it does not have."""
 UNNAMED: Final = "no worker and no run tells the app's name; give MODULE:AQ"
 
 
@@ -114,7 +118,12 @@ async def _rows(url: str, app: str, queues: Sequence[str]) -> Sequence[Backlog]:
 def shown(error: BaseException | str) -> str:
     """Say an error on one line, without secrets and control characters."""
     text = error if isinstance(error, str) else str(error) or type(error).__name__
-    return clean(redact(" ".join(text.split())))
+    return clean(redact(with_module(" ".join(text.split()))))
+
+
+def with_module(text: str) -> str:
+    """Let the remedy of a broker be one to copy: with the MODULE:NAME, the store and the broker that this command was given."""
+    return text.replace(FIX, told(f"doctor {target} --fix" if (target := meant()) else "doctor --fix"))
 
 
 def _sum(one: Backlog, other: Backlog) -> Backlog:

@@ -97,7 +97,12 @@ class Commands(click.Group):
 
 def explained(error: AgentQError) -> Problem:
     """Say an error as a person wants to read it."""
-    if isinstance(error, StoreUnavailable | BrokerError):
+    if isinstance(error, BrokerError):
+        from agentq.cli.brokers import FIX, with_module  # noqa: PLC0415 - a command without a broker does not pay for it
+
+        said = str(error)
+        return Problem(with_module(said), hint="" if FIX in said else "`agentq doctor` looks for the cause")
+    if isinstance(error, StoreUnavailable):
         return Problem(str(error), hint="`agentq doctor` looks for the cause")
     if isinstance(error, NotFound):
         return Problem(str(error), hint="`agentq runs list` and `agentq workers list` show what there is")

@@ -9,7 +9,9 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+import click
 
 from agentq.cli.problem import Problem
 from agentq.errors import AgentQError
@@ -17,6 +19,10 @@ from agentq.errors import AgentQError
 if TYPE_CHECKING:
     from agentq.app import AgentQ
     from agentq.task import Task
+
+
+_TARGET: Final = "agentq.target"
+"""Key in click's ``meta``; commands within each other share it."""
 
 
 def load_app(target: str) -> AgentQ:
@@ -56,7 +62,16 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else ""
 
 
+def meant() -> str:
+    """Return the MODULE:NAME that the command in hand was given; empty where it was given none."""
+    context = click.get_current_context(silent=True)
+    return "" if context is None else str(context.meta.get(_TARGET, ""))
+
+
 def _load(target: str) -> Any:
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_TARGET] = target
     place, _, name = target.partition(":")
     if not place:
         raise Problem(

@@ -44,10 +44,11 @@ def opened(
     """
     context = click.get_current_context(silent=True)
     found = settings.load()
-    if context is not None and app.store_url != found.store.url:
-        context.meta[OWN_STORE] = app.store_url
-    if context is not None and broker_of(app) != found.broker.url:
-        context.meta[OWN_BROKER] = broker_of(app)
+    store, broker = store_url or app.store_url, broker_url or broker_of(app)
+    if context is not None and store != found.store.url:
+        context.meta[OWN_STORE] = store
+    if context is not None and broker != found.broker.url:
+        context.meta[OWN_BROKER] = broker
     given: dict[str, Any] = {name: url for name, url in (("store", store_url), ("broker", broker_url)) if url}
     if direct:
         given["broker"] = None

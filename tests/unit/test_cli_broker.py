@@ -11,6 +11,7 @@ from agentq.brokers.base import Finding
 from agentq.cli import checks
 from agentq.cli.checks import Level
 from agentq.cli.main import cli
+from agentq.errors import BrokerError
 from agentq.message import Admission, Envelope, RunQuery, new_run_id
 from agentq.stores import open_store
 from tests.helpers.cli_broker import stand_in
@@ -185,6 +186,37 @@ def test_doctor_shows_what_the_broker_lacks_and_mends_it_when_asked(agentq, brok
     found = doctor(agentq, "brokered:aq", "--fix")
     assert found["hello-reports", "ok"]["said"] == "--fix: made"
     assert ("broker", "ok") in found
+
+
+def test_the_remedy_for_what_a_broker_lacks_names_the_module_that_was_given(agentq, broker, store, monkeypatch):
+    said = "there is no queue hello-default here; `agentq doctor --fix` makes it"
+    whole = f"agentq doctor brokered:aq --fix --store {store} --broker {URL}"
+
+    async def inspect(_self, queues, *, fix=False):
+        del queues, fix
+        return [Finding(what="hello-default", ok=False, text=said)]
+
+    monkeypatch.setattr(type(broker), "inspect", inspect)
+    assert f"`{whole}` makes it" in doctor(agentq, "brokered:aq", code=1)["hello-default", "broken"]["said"]
+    assert f"`agentq doctor --fix --store {store}" in doctor(agentq, code=1)["hello-default", "broken"]["said"]
+    broker.trouble.blind = said
+    assert f"`{whole}` makes it" in agentq("queues", "brokered:aq").output
+
+    async def send(_self, messages):
+        return [BrokerError(said)] * len(messages)
+
+    monkeypatch.setattr(type(broker), "send", send)
+    assert f"`{whole.replace(':aq', ':agent')}` makes it" in agentq("enqueue", "brokered:agent", "goal=x", code=1).output
+
+
+def test_fix_that_could_fix_nothing_fails_and_says_what_to_type(broker, tmp_path):
+    del broker
+    words = ["doctor", "--fix", "--json", "--store", str(tmp_path / "new.db"), "--broker", URL]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 1
+    (finding,) = [one for one in json.loads(done.stdout) if one["what"] == "broker"]
+    assert finding["said"].startswith("nothing was fixed: ")
+    assert finding["remedy"] == f"agentq doctor MODULE:AQ --fix --store {tmp_path / 'new.db'} --broker {URL}"
 
 
 def test_doctor_learns_the_app_from_the_store(agentq):
