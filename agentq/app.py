@@ -72,6 +72,8 @@ class AgentQ:
         self.queue = queue
         self.lifespan = lifespan
         self.tasks: dict[str, Task[..., Any]] = {}
+        self.transactional: set[str] = set()
+        """Names of the steps declared here that need a store which shares its transactions."""
         self._given_store = store
         self._given_broker = broker
         self._without_broker = False
@@ -149,7 +151,10 @@ class AgentQ:
 
         """
         _known("@aq.step", options, step_module.step)
-        return step_module.step(**options) if fn is None else step_module.step(fn)
+        made = step_module.step(**options) if fn is None else step_module.step(fn)
+        if options.get("effect") != "transactional":
+            return made
+        return lambda function: step_module.noted(made(function), self.transactional)
 
     @overload
     def task(self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> Task[P, R]: ...

@@ -91,6 +91,12 @@ def spec_of(fn: Callable[..., Any]) -> StepSpec | None:
     return spec if isinstance(spec, StepSpec) else None
 
 
+def noted(fn: Callable[..., Any], names: set[str]) -> Callable[..., Any]:
+    """Add the name of the step that ``fn`` was declared as; returns ``fn``."""
+    names.add(fn.__agentq_step__.name)  # type: ignore[attr-defined]  # `_wrap` has put it there
+    return fn
+
+
 def ad_hoc(name: str, fn: Callable[..., Any], returns: Any, **options: Any) -> StepSpec:
     """A step for one call that is not ours to decorate: its identity is its name and place, it has no arguments."""
     return _build(name, fn, _NO_ARGUMENTS, codec_for(returns), is_async=inspect.iscoroutinefunction(fn), **options)

@@ -19,6 +19,7 @@ from agentq.cli.problem import EX_FAILED
 from agentq.cli.reading import NOT_YET, broker_option, json_option, read, store_file, store_option
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
+from agentq.cli.working import UNSHARED, unshared
 from agentq.errors import AgentQError, InvalidArgument, StoreIncompatible, StoreMissing
 from agentq.settings import redacted
 
@@ -97,6 +98,8 @@ def _findings(target: str | None, store_url: str | None, broker_url: str | None,
         else:
             tasks = " ".join(sorted(app.tasks)) or "none"
             findings.append(Finding(Level.GOOD, "code", f"{target} is AgentQ({app.name!r}), tasks: {tasks}"))
+            if said := unshared(app, store_url):
+                findings.append(Finding(Level.BROKEN, "steps", said, UNSHARED))
     patient = _Patient(found, app, known={app.name: app.queues} if app is not None else {})
     store = store_url or (app.store_url if app is not None else None) or found.store.url
     findings += _store(store, patient)

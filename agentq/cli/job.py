@@ -21,7 +21,7 @@ from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.text import count
 from agentq.cli.worker import changed_log
-from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
+from agentq.cli.working import census_of, changed, opened, read_settings, serving, warn_unshared, weights, worker_options
 from agentq.errors import NotFound, StoreUnavailable
 from agentq.message import QueueStats, Run, RunState
 from agentq.settings import seconds
@@ -87,6 +87,7 @@ def job(
     logs.configure(changed_log(found.log, log_level, log_format))
     limits = changed(found.worker, queues=weights(queues), concurrency=1, **given)
     app = load_app(target)
+    warn_unshared(app, store_url)
     try:
         code = asyncio.run(_one(app, lambda: opened(app, store_url, broker_url), limits, run_id, wait_s))
     except StoreUnavailable as error:

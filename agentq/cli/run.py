@@ -23,7 +23,7 @@ from agentq.cli.signals import stopping
 from agentq.cli.target import app_of, load_task
 from agentq.cli.teach import Teaching
 from agentq.cli.text import clean, count, reason, where
-from agentq.cli.working import changed, opened, read_settings
+from agentq.cli.working import changed, opened, read_settings, warn_unshared
 from agentq.errors import NotFound
 from agentq.message import Reply, Requeue, Run, RunQuery, RunState
 from agentq.telemetry import add_sink, remove_sink
@@ -73,6 +73,7 @@ def run(
     """
     task = load_task(target)
     call = bound(task, words, options)
+    warn_unshared(app_of(task), store_url)
     limits = changed(read_settings().worker, concurrency=concurrency, health_port=None)
     logging.getLogger("agentq").setLevel(logging.CRITICAL)  # the progress says it all
     sys.exit(asyncio.run(_run(target, call, limits, store_url, again=again, quiet=quiet, as_json=as_json)))

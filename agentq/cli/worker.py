@@ -22,7 +22,7 @@ from agentq.cli.standby import Standby
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.text import count
-from agentq.cli.working import census_of, changed, opened, read_settings, serving, weights, worker_options
+from agentq.cli.working import census_of, changed, opened, read_settings, serving, warn_unshared, weights, worker_options
 from agentq.errors import StoreUnavailable
 from agentq.message import RunQuery, RunState
 from agentq.settings import redacted, seconds, share
@@ -85,7 +85,7 @@ def worker(
     if limits.processes > 1:
         from agentq.cli.processes import supervise  # noqa: PLC0415 - one process needs none of it
 
-        load_app(target)  # what is wrong with it is said once, not by each process
+        warn_unshared(load_app(target), store_url)  # what is wrong with it is said once, not by each process
         words = _words(found.worker, limits, log_level, log_format)
         sys.exit(supervise(target, limits, given_urls(store_url, broker_url), words=words))
     app = load_app(target)
@@ -93,6 +93,8 @@ def worker(
         warn(f"{target} has no tasks: nothing will be claimed. Import the modules that declare them.")
     elif unused := [name for name, _ in limits.queues if name not in app.queues]:
         warn(f"no task of {target} uses queue {' or '.join(unused)}; its queues: {' '.join(app.queues)}")
+    if not with_parent:
+        warn_unshared(app, store_url)
     sys.exit(ended(*asyncio.run(serve(app, limits, store_url, broker_url, with_parent=with_parent))))
 
 

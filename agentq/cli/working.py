@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import click
 
@@ -14,6 +14,7 @@ from agentq import settings
 from agentq.cli.brokers import broker_of, shown
 from agentq.cli.problem import Problem, warn
 from agentq.cli.reading import OWN_BROKER, OWN_STORE
+from agentq.errors import AgentQError
 from agentq.telemetry import add_sink, remove_sink
 
 if TYPE_CHECKING:
@@ -53,6 +54,35 @@ def opened(
     if direct:
         given["broker"] = None
     return app.using(**given) if given else app
+
+
+def unshared(app: AgentQ, store_url: str | None) -> str:
+    """Say which steps cannot work on the store that is meant, because it shares no transactions; empty if all can."""
+    from agentq.stores import open_store  # noqa: PLC0415 - `--help` needs no store
+    from agentq.stores.transactional import Transactional  # noqa: PLC0415 - as above
+
+    url = store_url or app.store_url
+    if not app.transactional or url is None:
+        return ""
+    try:
+        store = open_store(url)
+    except AgentQError:
+        return ""  # whoever opens it says so
+    if isinstance(store, Transactional):
+        return ""
+    steps = sorted(app.transactional)
+    named = f"step {steps[0]} is" if len(steps) == 1 else f"steps {', '.join(steps)} are"
+    return f"{named} transactional, and {store.where} shares no transactions: every run will fail there"
+
+
+UNSHARED: Final = "use a postgresql:// store, or effect='at_least_once' with current().idempotency_key"
+"""What to do about it."""
+
+
+def warn_unshared(app: AgentQ, store_url: str | None) -> None:
+    """Warn at the start of what a run would find out after its other steps."""
+    if said := unshared(app, store_url):
+        warn(f"{said}; {UNSHARED}")
 
 
 def changed(base: WorkerSettings, **given: Any) -> WorkerSettings:

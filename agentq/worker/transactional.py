@@ -42,9 +42,10 @@ async def in_transaction(run: Host, spec: StepSpec, frame: Frame, once: Callable
     """
     store = run.store
     if not isinstance(store, Transactional):
+        fake = f"in a test, fake it: steps={{{spec.name}: …}}; else " if store.where.startswith("memory:") else ""
         raise PermanentError(
-            f"step {spec.name!r} is transactional, and {store.where} shares no transactions: use a postgresql:// store, or "
-            "effect='at_least_once' with current().idempotency_key"
+            f"step {spec.name!r} is transactional, and {store.where} shares no transactions: {fake}use a postgresql:// store, "
+            "or effect='at_least_once' with current().idempotency_key"
         )
     losses = 0
     while True:
