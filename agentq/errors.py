@@ -5,6 +5,7 @@
     AgentQError
     ├── DeclarationError         a task, step or app was declared wrongly
     ├── InvalidArgument          a value given to a verb does not fit (names field, value, remedy)
+    │   ├── StoreUnnamed         behind a broker nobody said where the store is
     │   ├── UnknownTask          no task of that name is registered here
     │   └── PayloadTooLarge      an argument, result or snapshot is over the limit
     ├── CodecError               a value cannot be written as, or read back from, typed JSON
@@ -64,6 +65,19 @@ class InvalidArgument(AgentQError, ValueError):
         super().__init__(f"{field}: {shown} does not fit; {remedy}")
         self.field = field
         self.remedy = remedy
+
+
+class StoreUnnamed(InvalidArgument):
+    """Behind a broker nobody said where the store is."""
+
+    def __init__(self) -> None:
+        """Say what to set."""
+        remedy = (
+            "behind a broker it must be one that every worker reaches: set AGENTQ_STORE or store=, such as"
+            " postgresql://user@host/database (where there is one machine, a file will do: sqlite:./runs.db)"
+        )
+        super().__init__("store", "", remedy)
+        self.args = (f"store: nothing is set; {remedy}",)
 
 
 class UnknownTask(InvalidArgument):

@@ -12,7 +12,7 @@ from typing import Any
 from agentq import producer, settings
 from agentq.brokers import open_broker
 from agentq.brokers.base import Broker
-from agentq.errors import InvalidArgument, NotOpen
+from agentq.errors import NotOpen, StoreUnnamed
 from agentq.message import Envelope
 from agentq.stores import open_store
 from agentq.stores.base import Store
@@ -55,18 +55,15 @@ async def open_app(app: str, store: str | Store | None, broker: str | Broker | N
 
     Raises:
         StoreUnavailable, StoreIncompatible: from the store.
-        InvalidArgument: an environment variable or URL does not fit, or a broker stands before the default store.
-
+        InvalidArgument: an environment variable or URL does not fit.
+        StoreUnnamed: a broker stands before the default store.
     """
-    if broker is not None and store is None and not settings.load().store.explicit:
-        raise InvalidArgument(
-            "broker", settings.redacted(broker) if isinstance(broker, str) else broker.where,
-            "behind a broker the store must be one that every worker reaches, and is named by you: set AGENTQ_STORE or store=, "
-            "such as postgresql://user@host/database (where there is one machine, a file will do: sqlite:./agentq.db)",
-        )  # fmt: skip
+    inbox = open_broker(broker, app=app) if isinstance(broker, str) else broker  # its url is read; nothing is asked for yet
+    if inbox is not None and store is None and not settings.load().store.explicit:
+        raise StoreUnnamed
     async with AsyncExitStack() as stack:
         if store is None or isinstance(store, str):
-            store = await stack.enter_async_context(open_store(store or settings.load().store.url))
-        if isinstance(broker, str):
-            broker = await stack.enter_async_context(open_broker(broker, app=app))
-        return Opened(store, broker, asyncio.get_running_loop(), stack.pop_all())
+            store = await stack.enter_async_context(open_store(settings.load().store.url if store is None else store))
+        if inbox is not None and isinstance(broker, str):
+            await stack.enter_async_context(inbox)
+        return Opened(store, inbox, asyncio.get_running_loop(), stack.pop_all())

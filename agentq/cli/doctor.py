@@ -102,11 +102,12 @@ def _findings(target: str | None, store_url: str | None, broker_url: str | None,
                 findings.append(Finding(Level.BROKEN, "steps", said, UNSHARED))
     patient = _Patient(found, app, known={app.name: app.queues} if app is not None else {})
     store = store_url or (app.store_url if app is not None else None) or found.store.url
-    findings += _store(store, patient)
     url = meant_broker(broker_url, app)
+    if url is not None and store == settings.DEFAULT_STORE and store_url is None:
+        findings.append(broker_checks.NO_STORE)  # what is left when nobody names one is not looked into
+    else:
+        findings += _store(store, patient)
     if url is not None:
-        if store == settings.DEFAULT_STORE and store_url is None:
-            findings.append(broker_checks.NO_STORE)
         findings += asyncio.run(broker_checks.look(url, patient.known, fix=fix))
     elif fix:
         findings.append(Finding(Level.ODD, "broker", "--fix mends what a broker lacks, and none is named", "give --broker URL"))

@@ -14,7 +14,7 @@ from rich.text import Text
 from agentq.brokers.base import Backlog
 from agentq.cli import output
 from agentq.cli.brokers import UNNAMED, backlogs, meant_broker, queues_of, shown
-from agentq.cli.reading import broker_option, json_option, read, store_option, told
+from agentq.cli.reading import broker_option, json_option, read, refuse_unnamed, store_option, told
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.text import age, clean, count
@@ -91,6 +91,7 @@ def queues(*, target: str | None, store_url: str | None, broker_url: str | None,
     """
     app = load_app(target) if target else None
     url = meant_broker(broker_url, app)
+    refuse_unnamed(store_url, url, app)
     sight = read(store_url, lambda store: sight_of(store, url, app), app=app)
     if as_json:
         output.write_json([_json(stats, inbox, sight) for stats, inbox in sight.rows])

@@ -13,7 +13,7 @@ import click
 
 from agentq import settings
 from agentq.cli.problem import EX_NO_INPUT, Problem
-from agentq.errors import AgentQError, InvalidArgument, NotFound, StoreMissing
+from agentq.errors import AgentQError, InvalidArgument, NotFound, StoreMissing, StoreUnnamed
 from agentq.message import Run, RunQuery, Worker
 from agentq.stores import refuse_maimed
 
@@ -55,13 +55,22 @@ _FULL_ID = 26
 def store_option(command: F) -> F:
     """Add ``--store``."""
     text = "The store; AGENTQ_STORE, else ./agentq.db."
-    return click.option("--store", "store_url", metavar="URL", envvar=STORE_VARIABLE, help=text)(command)
+    return click.option("--store", "store_url", metavar="URL", envvar=STORE_VARIABLE, callback=_not_empty, help=text)(command)
 
 
 def broker_option(command: F) -> F:
     """Add ``--broker``."""
     text = "Where runs arrive: sqs://… or kafka://…; AGENTQ_BROKER, else none, and the store is the queue."
-    return click.option("--broker", "broker_url", metavar="URL", envvar=BROKER_VARIABLE, help=text)(command)
+    made = click.option("--broker", "broker_url", metavar="URL", envvar=BROKER_VARIABLE, callback=_not_empty, help=text)
+    return made(command)
+
+
+def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse an empty URL, as a template leaves it that found no value: it would mean ./agentq.db in silence."""
+    del ctx
+    if value is not None and not value.strip():
+        raise Problem(f"{param.opts[0]} is empty", hint=f"give a URL, or leave {param.opts[0]} out", code=2)
+    return value
 
 
 def json_option(command: F) -> F:
@@ -77,6 +86,17 @@ def given_urls(store_url: str | None, broker_url: str | None) -> dict[str, str]:
 def store_url(given: str | None) -> str:
     """Return the URL that is meant: the option, the environment, the default."""
     return given or settings.load().store.url
+
+
+def refuse_unnamed(given: str | None, broker: str | None, app: AgentQ | None) -> None:
+    """Look into no store that nobody named where there is a broker: ./agentq.db is not what its workers use.
+
+    Raises:
+        StoreUnnamed: saying what to set.
+    """
+    unnamed = given is None and store_url(app.store_url if app is not None else None) == settings.DEFAULT_STORE
+    if broker is not None and unnamed:
+        raise StoreUnnamed
 
 
 def told(words: str) -> str:

@@ -18,7 +18,7 @@ from agentq.cli import output
 from agentq.cli.brokers import meant_broker
 from agentq.cli.problem import Problem
 from agentq.cli.queues import QueueSight, notes, queue_table, sight_of
-from agentq.cli.reading import broker_option, json_option, read, store_option
+from agentq.cli.reading import broker_option, json_option, read, refuse_unnamed, store_option
 from agentq.cli.runs import about, asked
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
@@ -67,6 +67,7 @@ def top(
     """
     app = load_app(target) if target else None
     url = meant_broker(broker_url, app)
+    refuse_unnamed(store_url, url, app)
     if as_json:
         sight = read(store_url, lambda store: _look(store, 1000), app=app)
         output.write_json({
