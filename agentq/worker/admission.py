@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentq.telemetry import emit
+
 _V2 = Path("/sys/fs/cgroup")
 _V1 = Path("/sys/fs/cgroup/memory")
 _NO_LIMIT = 1 << 60
@@ -49,6 +51,25 @@ def over(share: float | None, root: Path | None = None) -> MemoryUse | None:
         return None
     use = memory_use(root)
     return use if use is not None and use.share > share else None
+
+
+class Door:
+    """Whether memory allows a worker to take more; says so when it closes."""
+
+    def __init__(self, worker: str, share: float | None) -> None:
+        """Close above ``share`` of the limit; None never closes."""
+        self._worker = worker
+        self._share = share
+        self.is_open = True
+        """As it was when last looked at."""
+
+    def open(self) -> bool:
+        """Look."""
+        use = over(self._share)
+        if self.is_open and use is not None:
+            emit("worker.admission", worker=self._worker, memory_mb=use.used >> 20, limit_mb=use.limit >> 20)
+        self.is_open = use is None
+        return self.is_open
 
 
 def _number(path: Path) -> int | None:

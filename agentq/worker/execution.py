@@ -30,7 +30,6 @@ from agentq.message import (
     Suspended,
     Verdict,
 )
-from agentq.poison import poisoned
 from agentq.retry import decide
 from agentq.scope import Scope, enter_scope
 from agentq.stores.base import Store
@@ -41,6 +40,7 @@ from agentq.worker.ledger import Lease, Ledger, Stop
 from agentq.worker.limits import time_left, timeout_of
 from agentq.worker.mailbox import Mailbox
 from agentq.worker.memory import Memory
+from agentq.worker.poisoning import poison
 from agentq.worker.presence import Presence
 from agentq.worker.settling import Settling
 from agentq.worker.steps import Steps
@@ -226,16 +226,11 @@ class Execution:
 
     def _refusal(self) -> Settlement | None:
         """Settle without running any code: poison, and calls that this code cannot take."""
-        run = self.row
-        if poisoned(run.deaths, run.losses):
-            emit("run.poisoned", run_id=run.id, task=run.task, deaths=run.deaths, losses=run.losses)
-            message = (
-                f"its process died {run.deaths} times, its worker {run.losses} times, while it was alone and recorded nothing"
-            )
-            return Failed(failure=Failure(type="Poisoned", message=message, permanent=True))
+        if settled := poison(self.row):
+            return settled
         try:
             arguments = self.task.arguments
-            self._arguments = arguments.spread(arguments.decode(run.args))
+            self._arguments = arguments.spread(arguments.decode(self.row.args))
         except InvalidArgument as error:
             return Failed(failure=failure_from(error))
         return None

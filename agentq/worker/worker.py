@@ -8,7 +8,6 @@ import secrets
 import socket
 from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from agentq import settings as settings_module
@@ -19,13 +18,14 @@ from agentq.message import Worker as Row
 from agentq.settings import WorkerSettings
 from agentq.telemetry import emit
 from agentq.telemetry.outage import outage_of
-from agentq.worker.admission import over
+from agentq.worker.admission import Door, over
 from agentq.worker.drain import Drain
 from agentq.worker.execution import End
 from agentq.worker.inflow import Inflow
 from agentq.worker.leases import Heart
 from agentq.worker.ledger import Stop
 from agentq.worker.pool import Pool
+from agentq.worker.report import WorkerReport
 from agentq.worker.store_clock import StoreClock
 from agentq.worker.sweeping import sweep
 
@@ -40,21 +40,6 @@ _CLAIM_S = 1.0
 _LEAVE_S = 5.0
 _LEAVE_UNHEARD_S = 1.0
 """For taking our row away; the second where the last heartbeat had no answer, either."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerReport:
-    """What a worker did until it ended."""
-
-    runs: int
-    """Claims worked on."""
-    ends: dict[End, int] = field(default_factory=dict)
-    recycled: bool = False
-    """It ended to begin anew (runs or memory), not because somebody said so."""
-    abandoned: int = 0
-    """Runs whose code does not end: the process must exit, their leases run out."""
-    last: tuple[str, End] | None = None
-    """The run settled last."""
 
 
 class Worker:
@@ -95,7 +80,7 @@ class Worker:
         self._started_at = self._clock.wall()
         self._reached = False
         self._store_error = ""
-        self._short_of_memory = False
+        self._door = Door(self.id, self._settings.admit_memory)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stir: asyncio.Event | None = None
         self._heart: Heart | None = None
@@ -208,7 +193,7 @@ class Worker:
                 "last_heartbeat_s": None if beaten is None else round(now - beaten, 3),
             },
             "event_loop": {"answered_s": round(heart.lag_s, 3) if heart is not None else None},
-            "admission": "closed: memory is short" if self._short_of_memory else "open",
+            "admission": "open" if self._door.is_open else "closed: memory is short",
         }
 
     async def _serve(self, pool: Pool, inflow: Inflow) -> None:
@@ -245,18 +230,9 @@ class Worker:
 
     def _room(self, pool: Pool) -> int | None:
         """How many slots are free; None while nothing may be claimed."""
-        if self._cordoned or self._recycle or not self._admit():
+        if self._cordoned or self._recycle or not self._door.open():
             return None
         return 1 if self._one else self._settings.concurrency - pool.busy
-
-    def _admit(self) -> bool:
-        """Whether memory allows more; says so when that changes."""
-        use = over(self._settings.admit_memory) if self._settings.admit_memory is not None else None
-        if (use is not None) != self._short_of_memory:
-            self._short_of_memory = use is not None
-            if use is not None:
-                emit("worker.admission", worker=self.id, memory_mb=use.used >> 20, limit_mb=use.limit >> 20)
-        return use is None
 
     def _over(self, pool: Pool) -> bool:
         if self._recycle and not pool.busy:
