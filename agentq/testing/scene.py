@@ -30,6 +30,8 @@ class Outcome:
     """Verbs, in the order in which they were called."""
     reexecuted: int
     ending: tuple[RunState, bytes | None, str | None]
+    interrupted: str | None = None
+    """Name of an ``at_most_once`` step that a fault interrupted, and that failed for it."""
 
 
 class Scene:
@@ -102,7 +104,8 @@ class _Play:
             if self._witness.broken is not None:
                 raise self._witness.broken
             await check_over(self._store, self._run_id)
-            return Outcome(tuple(self._fate.operations), self._witness.reexecuted, await self._witness.ending())
+            witness = self._witness
+            return Outcome(tuple(self._fate.operations), witness.reexecuted, await witness.ending(), witness.interrupted())
 
     async def _work(self, name: str, fate: Fate) -> None:
         """Let a worker with this fate work until there is nothing to do, or it dies."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import msgspec
+
 from agentq.brokers.base import Broker
-from agentq.message import Entry, EntryKind, LetterQuery, Run, RunQuery, RunState
+from agentq.message import Entry, EntryKind, Failure, LetterQuery, Run, RunQuery, RunState
 from agentq.scope import Frame
 from agentq.stores.base import Store
 from agentq.testing.mortal import Fault
-from agentq.worker.steps import step_key
+from agentq.worker.steps import INTERRUPTED, step_key
 
 ALL_RUNS = RunQuery(limit=100_000)
 
@@ -85,6 +87,13 @@ class Witness:
         """How the run ended."""
         (run,) = await self._store.runs(RunQuery(ids=(self._run_id,)))
         return run.state, run.result, run.failure.type if run.failure and run.state is RunState.FAILED else None
+
+    def interrupted(self) -> str | None:
+        """Name a step that may happen at most once and failed because it was interrupted, in any run of the scene."""
+        for entry in (entry for journal in self._journals.values() for entry in journal if entry.kind is EntryKind.FAILED):
+            if entry.value is not None and msgspec.json.decode(entry.value, type=Failure).type == INTERRUPTED:
+                return entry.step
+        return None
 
     async def _look_at(self, run: Run, operation: str) -> None:
         if run.epoch < self._epochs.get(run.id, 0):

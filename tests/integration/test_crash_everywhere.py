@@ -241,3 +241,43 @@ class _Unmarked(MemoryStore):
 async def test_a_store_that_forgets_the_marks_is_found_out() -> None:
     with pytest.raises(Broken):
         await testing.crash_everywhere(buys.bind(), store=lambda clock: _Unmarked(clock=clock))
+
+
+@aq.step(effect="at_most_once")
+async def charge(amount: int) -> str:
+    return f"paid {amount}"
+
+
+@aq.task
+async def invoice(ctx: Context) -> str:
+    return await charge(5)
+
+
+@aq.task
+async def careful(ctx: Context) -> str:
+    try:
+        return await charge(5)
+    except StepFailed:
+        return "look"
+
+
+async def test_a_step_that_fails_by_design_where_it_is_interrupted_is_named_with_what_to_say(caplog) -> None:
+    with pytest.raises(Broken, match=r"step 'charge' is at_most_once and was interrupted: .* say fails=True"):
+        await testing.crash_everywhere(invoice.bind())
+    assert not [record for record in caplog.records if record.name == "agentq"], "of faults that were injected"
+    report = await testing.crash_everywhere(invoice.bind(), fails=True)
+    assert report.scenarios > 10
+    with pytest.raises(Broken, match=r"step 'charge' is at_most_once and was interrupted: .* say same_result=False"):
+        await testing.crash_everywhere(careful.bind())
+    await testing.crash_everywhere(careful.bind(), same_result=False)
+
+
+async def test_that_a_run_may_fail_excuses_no_other_end() -> None:
+    @aq.task(name="other-each-time")
+    async def other(ctx: Context) -> int:
+        failures["other"] = failures.get("other", 0) + 1
+        return failures["other"]
+
+    with pytest.raises(Broken, match="undisturbed it ends as") as broken:
+        await testing.crash_everywhere(other.bind(), fails=True)
+    assert "at_most_once" not in str(broken.value)
