@@ -14,7 +14,7 @@ from agentq.step import StepSpec, spec_of
 from agentq.stores.base import Store
 from agentq.testing.clock import SimulatedClock
 from agentq.testing.inflow import StepwiseInflow
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.host import ExecutionOptions
 from agentq.worker.ledger import Stop
 from agentq.worker.verbs import LiveRun

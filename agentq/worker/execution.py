@@ -6,7 +6,6 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -35,6 +34,7 @@ from agentq.scope import Scope, enter_scope
 from agentq.stores.base import Store
 from agentq.telemetry import emit
 from agentq.worker.children import Children
+from agentq.worker.ends import ENDS, End
 from agentq.worker.host import ExecutionOptions, Host
 from agentq.worker.ledger import Lease, Ledger, Stop
 from agentq.worker.limits import time_left, timeout_of
@@ -52,20 +52,6 @@ if TYPE_CHECKING:
     from agentq.task import Task
 
 _RETRY_CANCEL_S = 1.0
-
-
-class End(StrEnum):
-    """What became of one claim of a run."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    RETRYING = "retrying"
-    SUSPENDED = "suspended"
-    RELEASED = "released"
-    CANCELLED = "cancelled"
-    LOST = "lost"
-    ABANDONED = "abandoned"
-    """Its code does not end; nothing was written, the lease runs out."""
 
 
 class Execution:
@@ -381,7 +367,7 @@ class Execution:
         if verdict is Verdict.FENCED:
             emit("run.lost", **told, epoch=self.claim.ref.epoch, reason="the store refused the settlement")
             return End.LOST
-        end = End.CANCELLED if verdict is Verdict.CANCELLED else _ENDS[type(settlement)]
+        end = End.CANCELLED if verdict is Verdict.CANCELLED else ENDS[type(settlement)]
         more: dict[str, Any] = {}
         if isinstance(settlement, Failed | Retried):
             more = {"error": settlement.failure.type, "reason": settlement.failure.message}
@@ -389,16 +375,6 @@ class Execution:
             more["delay_s"] = settlement.delay_s
         emit(f"run.{end}", **told, **more)
         return end
-
-
-_ENDS: dict[type[Settlement], End] = {
-    Succeeded: End.SUCCEEDED,
-    Failed: End.FAILED,
-    Retried: End.RETRYING,
-    Suspended: End.SUSPENDED,
-    Released: End.RELEASED,
-    Cancelled: End.CANCELLED,
-}
 
 
 def _named(error: BaseException, *, permanent: bool) -> Failure:

@@ -16,7 +16,7 @@ from agentq.message import Claim, Crashed, Failed, Failure, Settlement, Verdict,
 from agentq.settings import WorkerSettings
 from agentq.stores.base import Store
 from agentq.telemetry import emit
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.host import ExecutionOptions
 from agentq.worker.leases import Held
 from agentq.worker.ledger import Stop, deliver

@@ -19,7 +19,7 @@ import msgspec
 from agentq.clock import SystemClock
 from agentq.errors import StoreUnavailable
 from agentq.message import ClaimRef
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.isolate import ENDS, EXIT_BASE, Order, Target, Word, options_of
 from agentq.worker.ledger import Stop
 from agentq.worker.store_clock import StoreClock

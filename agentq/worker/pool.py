@@ -14,7 +14,7 @@ from agentq.poison import poisoned
 from agentq.settings import WorkerSettings
 from agentq.stores.base import Store
 from agentq.telemetry import emit
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.host import ExecutionOptions
 from agentq.worker.isolate import Isolated, can_isolate
 from agentq.worker.leases import Heart, Held

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from agentq.failure import failure_from
 from agentq.message import Claim, Failed, Verdict, Write
 from agentq.stores.base import Store
 from agentq.telemetry import emit
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.ledger import Lease, Stop, deliver
 
 

@@ -20,7 +20,7 @@ from agentq.telemetry import emit
 from agentq.telemetry.outage import outage_of
 from agentq.worker.admission import Door, over
 from agentq.worker.drain import Drain
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.inflow import Inflow
 from agentq.worker.leases import Heart
 from agentq.worker.ledger import Stop

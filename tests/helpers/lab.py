@@ -36,7 +36,7 @@ from agentq.telemetry import add_sink, remove_sink
 from agentq.testing import SimulatedClock
 from agentq.testing.wait import wait_until
 from agentq.worker import Worker
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.host import ExecutionOptions
 from agentq.worker.ledger import Stop
 from agentq.worker.verbs import LiveRun

@@ -9,7 +9,7 @@ import pytest
 from agentq import AgentQ, ChildFailed, Context, Outcome, PermanentError, Retry, Signal, SyncContext, current
 from agentq.message import Cancel, Reply, Requeue, RunQuery, RunState
 from agentq.testing.wait import wait_until
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from tests.helpers.lab import Calls, Lab, lab
 
 pytestmark = pytest.mark.usefixtures("each_store")

@@ -10,7 +10,7 @@ from agentq.message import RunState
 from agentq.settings import WorkerSettings
 from agentq.testing.wait import wait_until
 from agentq.worker import Worker
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import FAST, Calls, Gate, lab
 

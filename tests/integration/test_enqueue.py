@@ -297,7 +297,7 @@ async def test_an_enqueue_in_the_middle_of_cancellation_of_its_caller_leaves_a_u
 
 async def test_a_broker_in_front_of_the_default_store_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTQ_BROKER", "kafka://user:secret@localhost:9092")
-    with pytest.raises(InvalidArgument, match="broker.*AGENTQ_STORE") as refused:
+    with pytest.raises(InvalidArgument, match=r"AGENTQ_STORE") as refused:
         async with AgentQ("t"):
             pass
     assert "secret" not in str(refused.value)

@@ -7,7 +7,7 @@ import pytest
 
 from agentq import AgentQ, Context, Retry, StepFailed, current
 from agentq.message import EntryKind, RunState
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import Calls, Gate, lab
 

@@ -17,7 +17,7 @@ from agentq.producer import envelope
 from agentq.settings import WorkerSettings
 from agentq.testing.wait import wait_until
 from agentq.worker import Worker, isolate
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from tests.helpers import isolated_app
 from tests.helpers.isolated_app import write
 from tests.helpers.lab import told, working

@@ -17,7 +17,7 @@ from agentq.stores.memory import MemoryStore
 from agentq.testing import SimulatedClock
 from agentq.testing.wait import wait_until
 from agentq.worker import Worker
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.leases import Heart
 from tests.helpers.lab import LEASE_S, Calls, Gate, lab, told, working
 

@@ -7,7 +7,7 @@ import pytest
 from agentq import AgentQ, Context, Retry
 from agentq.message import ClaimRequest, Requeue, RunState, Write
 from agentq.poison import LOSSES
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import LEASE_S, Calls, Lab, lab
 

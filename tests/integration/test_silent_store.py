@@ -14,7 +14,7 @@ from agentq.stores.memory import MemoryStore
 from agentq.testing.wait import wait_until
 from agentq.worker import Worker, isolated
 from agentq.worker import worker as worker_module
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from tests.helpers.lab import Gate, told
 
 SETTINGS = WorkerSettings(concurrency=2, heartbeat_s=0.1, fence_s=0.5, lease_s=1.0, poll_s=0.05, drain_s=0.2, grace_s=0.5)

@@ -11,7 +11,7 @@ import pytest
 from agentq import AgentQ, Context, PermanentError, Retry, RunFailed, StepFailed, TemporaryError, current
 from agentq.errors import DeclarationError, StepTimeout
 from agentq.message import EntryKind, RunState
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import Calls, Doubtful, Gate, failing, lab
 

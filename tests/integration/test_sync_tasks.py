@@ -14,7 +14,7 @@ from agentq import AgentQ, AgentQError, Context, Retry, Signal, StepFailed, Sync
 from agentq.errors import DeclarationError
 from agentq.message import EntryKind, RunState
 from agentq.testing.wait import wait_until
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import Calls, Lab, lab
 

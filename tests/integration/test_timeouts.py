@@ -10,7 +10,7 @@ import pytest
 from agentq import AgentQ, Context, Retry, RunFailed, Signal, SyncContext
 from agentq.message import RunState
 from agentq.testing.wait import wait_until
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import LEASE_S, Calls, Gate, lab, working
 

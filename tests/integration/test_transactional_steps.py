@@ -16,7 +16,7 @@ from agentq.message import EntryKind, RunQuery, RunState, Verdict, Write
 from agentq.stores import open_store
 from agentq.stores.postgres import shared
 from agentq.testing.wait import wait_until
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.transactional import LOSSES, ROLLED_BACK
 from tests.helpers.lab import Gate, lab, stores_by
 from tests.helpers.postgres import connected, fresh_schema

@@ -8,7 +8,7 @@ import pytest
 
 from agentq import AgentQ, Context, InvalidArgument, Retry, Signal, WaitTimeout
 from agentq.message import EntryKind, RunState, WaitKind
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from agentq.worker.ledger import Stop
 from tests.helpers.lab import Calls, Gate, Lab, lab
 

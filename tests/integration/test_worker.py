@@ -18,7 +18,7 @@ from agentq.stores import open_store
 from agentq.stores.memory import MemoryStore
 from agentq.testing.wait import wait_until
 from agentq.worker import Worker, admission
-from agentq.worker.execution import End
+from agentq.worker.ends import End
 from tests.helpers.lab import FAST, Calls, Gate, told, working
 
 
