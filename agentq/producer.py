@@ -54,6 +54,8 @@ def envelope(
         priority=call.priority,
         due_at=call.due_at if call.delay_s is None else now + call.delay_s,
         deadline=call.deadline if call.deadline_s is None else now + call.deadline_s,
+        delay_s=call.delay_s or None,
+        deadline_s=call.deadline_s,
         max_attempts=call.max_attempts,
         timeout_s=call.timeout_s,
         tags=dict(call.tags),

@@ -35,6 +35,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Not before; None is at once."""
     deadline: float | None = None
     """Wall-clock end, waits included."""
+    delay_s: float | None = None
+    """Where `due_at` was given as a span: that span. It goes over the wire, so that the sender's clock has no part in it."""
+    deadline_s: float | None = None
+    """The same of `deadline`."""
     max_attempts: int | None = None
     """Overrides the task's own."""
     timeout_s: float | None = None

@@ -64,7 +64,14 @@ FIELDS: Final[dict[str, Field]] = {
         1_767_225_600.25,
     ),
     "due_at": Field(_MOMENT, "It starts not before this, in Unix seconds. Default: at once.", 1_767_229_200),
+    "delay_s": Field(
+        _SPAN,
+        "It starts not before so many seconds after its submission, by the reader's clock; in the place of due_at, which asks "
+        "for a clock of the sender's that is right.",
+        300,
+    ),
     "deadline": Field(_MOMENT, "It fails where it has not ended by this, in Unix seconds; waits count.", 1_767_312_000),
+    "deadline_s": Field(_SPAN, "In the place of deadline: so many seconds after its submission.", 86_400),
     "max_attempts": Field(Whole(1, _MOST), "How often it is tried where it fails. Default: the task's own.", 5),
     "timeout_s": Field(_SPAN, "Seconds of running time that it may take, waits excluded. Default: the task's own.", 3600),
     "tags": Field(Tags(), "Labels for people.", {"source": "billing"}),

@@ -56,7 +56,9 @@ class _Body(msgspec.Struct, kw_only=True):
     priority: Any = None
     submitted_at: Any = None
     due_at: Any = None
+    delay_s: Any = None
     deadline: Any = None
+    deadline_s: Any = None
     max_attempts: Any = None
     timeout_s: Any = None
     tags: Any = None
@@ -100,6 +102,8 @@ def read(
         _address(fields, app, queue)
         fields["id"] = _identity(fields, delivery_id)
         fields["submitted_at"] = _submitted(fields.get("submitted_at"), sent_at, now)
+        _count_on(fields, "delay_s", "due_at")
+        _count_on(fields, "deadline_s", "deadline")
         args, parcel = _arguments(parsed, fields)
     except InvalidArgument as flaw:
         raise Unreadable(str(flaw)) from None
@@ -178,6 +182,13 @@ def _submitted(given: float | None, sent_at: float | None, now: float) -> float:
     if given is None or abs(given - sent_at) > _CLOCKS_APART_S:
         return sent_at
     return min(given, sent_at)
+
+
+def _count_on(fields: dict[str, Any], span: str, moment: str) -> None:
+    """Make a moment of a span, which counts where both are given: the sender's clock has no part in it."""
+    seconds = fields.pop(span, None)
+    if seconds is not None:
+        fields[moment] = min(fields["submitted_at"] + seconds, END_OF_TIME)
 
 
 def _arguments(parsed: _Body, fields: dict[str, Any]) -> tuple[bytes, Parcel | None]:

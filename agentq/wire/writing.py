@@ -26,7 +26,9 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = 0
     submitted_at: float
     due_at: float | None = None
+    delay_s: float | None = None
     deadline: float | None = None
+    deadline_s: float | None = None
     max_attempts: int | None = None
     timeout_s: float | None = None
     tags: dict[str, str] = {}
@@ -55,8 +57,10 @@ def write(envelope: Envelope, *, parcel: Parcel | None = None) -> bytes:
         tenant=envelope.tenant,
         priority=envelope.priority,
         submitted_at=envelope.submitted_at,
-        due_at=envelope.due_at,
-        deadline=envelope.deadline,
+        due_at=envelope.due_at if envelope.delay_s is None else None,
+        delay_s=envelope.delay_s,
+        deadline=envelope.deadline if envelope.deadline_s is None else None,
+        deadline_s=envelope.deadline_s,
         max_attempts=envelope.max_attempts,
         timeout_s=envelope.timeout_s,
         tags=envelope.tags,

@@ -346,3 +346,21 @@ def test_every_field_is_documented_by_an_example_that_fits():
             jsonschema.Draft202012Validator(about).validate(sample)
             assert arrived({"task": "t", name: sample}, app="shop")
     assert read(wire.example()).task == "report"
+
+
+@pytest.mark.parametrize("off_s", [-3600.0, 0.0, 3600.0])
+def test_a_delay_is_counted_by_the_clock_of_the_broker_and_not_of_the_sender(off_s: float) -> None:
+    sent = wire.write(
+        Envelope(
+            id="r1", app="shop", task="t", queue="q", args=b"{}", args_hash="h", submitted_at=NOW + off_s,
+            due_at=NOW + off_s + 300, delay_s=300, deadline=NOW + off_s + 900, deadline_s=900,
+        )
+    )  # fmt: skip
+    arrived = wire.read(body=sent, app="shop", queue="q", delivery_id="d", attributes={}, sent_at=NOW, now=NOW + 1)
+    assert (arrived.envelope.due_at, arrived.envelope.deadline) == (NOW + 300, NOW + 900)
+
+
+def test_a_moment_that_was_given_stays_where_it_is() -> None:
+    body = b'{"task": "t", "due_at": 1800000000, "deadline": 1800000900}'
+    arrived = wire.read(body=body, app="shop", queue="q", delivery_id="d", attributes={}, sent_at=NOW, now=NOW)
+    assert (arrived.envelope.due_at, arrived.envelope.deadline) == (1_800_000_000, 1_800_000_900)
