@@ -6,7 +6,7 @@ const [queueUrl, topic, tenant] = process.argv.slice(2);
 const message = new URLSearchParams({
   Action: "SendMessage",
   Version: "2012-11-05",
-  MessageBody: JSON.stringify({ task: "report", args: { topic }, due_at: Date.now() / 1000 + 60, tags: { from: "node" } }),
+  MessageBody: JSON.stringify({ task: "report", args: { topic }, delay_s: 5, tags: { from: "node" } }),
   "MessageAttribute.1.Name": "tenant",
   "MessageAttribute.1.Value.DataType": "String",
   "MessageAttribute.1.Value.StringValue": tenant,
