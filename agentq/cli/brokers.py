@@ -72,19 +72,27 @@ async def answered(asked: Awaitable[T]) -> T:
         raise BrokerUnavailable(f"the broker does not answer within {_PATIENCE_S:g} s") from error
 
 
-async def queues_of(store: Store, census: Census, app: AgentQ | None = None) -> dict[str, tuple[str, ...]]:
-    """Return which app has which queues, as far as its code, live workers and the newest runs tell."""
+async def queues_of(
+    store: Store, census: Census, app: AgentQ | None = None, *, strays: bool = True
+) -> dict[str, tuple[str, ...]]:
+    """Return which app has which queues, as far as its code, live workers and the newest runs tell.
+
+    Without ``strays``, runs tell only of apps that neither code nor a worker tells of: anybody may submit to a queue that
+    is none.
+    """
     there = [stats.queue for stats in census.queues]
     if app is not None:
         mine = {queue for worker in census.workers if worker.app == app.name for queue in worker.queues}
-        return {app.name: tuple(sorted({*app.queues, *mine, *there}))}
+        return {app.name: tuple(sorted({*app.queues, *mine, *(there if strays else ())}))}
     found: dict[str, set[str]] = {}
     for worker in census.workers:
         found.setdefault(worker.app, set()).update(worker.queues)
+    sure = frozenset() if strays else frozenset(found)
     for run in await store.runs(RunQuery(limit=_RUNS_ASKED)):
-        found.setdefault(run.app, set()).add(run.queue)
+        if run.app not in sure:
+            found.setdefault(run.app, set()).add(run.queue)
     found.pop("", None)
-    if len(found) == 1:
+    if len(found) == 1 and not sure:
         next(iter(found.values())).update(there)
     return {name: tuple(sorted(queues)) for name, queues in sorted(found.items())}
 

@@ -7,12 +7,13 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agentq.cli.target import did_you_mean
 from agentq.cli.text import count, duration
 from agentq.message import Census, Reply, Run, RunQuery, RunState, SetWorker, WorkerState
 
@@ -192,9 +193,9 @@ async def store(opened: Store, found: Settings, app: AgentQ | None) -> list[Find
     findings += _workers(census, found)
     findings += _orphans(runs[RunState.RUNNING], census)
     findings += _dead(runs[RunState.FAILED])
-    findings += _backlog(census)
     findings += _letters(census)
     queued = await opened.runs(RunQuery(states=(RunState.QUEUED,), limit=1000))
+    findings += _backlog(census, queued, app)
     findings += _tasks(queued, census, app)
     return findings
 
@@ -278,12 +279,27 @@ def _dead(failed: Iterable[Run]) -> Iterator[Finding]:
         yield _odd("failed runs", f"{others} in the last day", "agentq runs list --state failed")
 
 
-def _backlog(census: Census) -> Iterator[Finding]:
+def _backlog(census: Census, queued: Sequence[Run], app: AgentQ | None) -> Iterator[Finding]:
     for stats in census.queues:
         served = any(stats.queue in worker.queues and worker.state is WorkerState.ACTIVE for worker in census.workers)
         if stats.runnable and not served:
-            said = f"{stats.queue} has {count(stats.runnable, 'run')} and no worker that serves it"
-            yield _odd("queue", said, f"agentq worker module:aq --queue {stats.queue}")
+            apps = {run.app for run in queued if run.queue == stats.queue}
+            strange = app is not None and app.name not in apps and bool(apps)
+            of = f" of {' and '.join(sorted(apps))}" if strange else ""
+            said = f"{stats.queue} has {count(stats.runnable, 'run')}{of} and no worker that serves it"
+            yield _odd("queue", said, _whose(stats.queue, app, strange=strange))
+
+
+def _whose(queue: str, app: AgentQ | None, *, strange: bool) -> str:
+    """Say who could serve a queue that nobody serves."""
+    if strange:
+        return f"start a worker of that app: agentq worker MODULE:AQ --queue {queue}"
+    serve = f"agentq worker module:aq --queue {queue}"
+    if app is None or queue in app.queues or not app.queues:
+        return serve
+    guess = did_you_mean(queue, app.queues)
+    hint = f" ({guess})" if guess else ""
+    return f"no task of {app.name} uses it{hint}: cancel the runs (agentq runs list --queue {queue}), or {serve}"
 
 
 def _letters(census: Census) -> Iterator[Finding]:
@@ -299,8 +315,9 @@ def _tasks(queued: Iterable[Run], census: Census, app: AgentQ | None) -> Iterato
         return
     unknown = sorted({run.task for run in queued} - known)
     if unknown:
+        guesses = [f"{task} ({guess})" if (guess := did_you_mean(task, sorted(known))) else task for task in unknown]
         yield _odd(
             "tasks",
-            f"queued, but known to no worker: {' '.join(unknown)}",
+            f"queued, but known to no worker: {' '.join(guesses)}",
             "deploy code that registers them, or cancel the runs",
         )

@@ -162,7 +162,7 @@ async def _opened(url: str, patient: _Patient) -> list[Finding]:
 
     async with open_store(url, create=False) as store:
         findings = await checks.store(store, patient.found, patient.app)
-        patient.known = await queues_of(store, await store.census(), patient.app)
+        patient.known = await queues_of(store, await store.census(), patient.app, strays=False)
         return [Finding(Level.GOOD, "schema", "fits this agentq"), *findings]
 
 

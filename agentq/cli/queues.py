@@ -15,10 +15,11 @@ from agentq.brokers.base import Backlog
 from agentq.cli import output
 from agentq.cli.brokers import UNNAMED, backlogs, meant_broker, queues_of, shown
 from agentq.cli.reading import broker_option, json_option, read, refuse_unnamed, store_option, told
+from agentq.cli.strangers import strangers
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.text import age, clean, count
-from agentq.message import Census, QueueStats, WorkerState
+from agentq.message import Census, QueueStats, RunQuery, RunState, WorkerState
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _LONG_S: Final = 60.0
 """An oldest age that is worth a colour."""
 _DIM: Final = "bright_black"
+_RUNS_ASKED: Final = 200
+"""Newest queued runs that are looked at for a task or a queue that nobody has."""
 Row: TypeAlias = tuple[QueueStats, Backlog | None]
 
 
@@ -56,7 +59,7 @@ async def sight_of(store: Store, url: str | None, app: AgentQ | None = None) -> 
     census = await store.census()
     if url is None:
         return QueueSight(census)
-    apps = await queues_of(store, census, app)
+    apps = await queues_of(store, census, app, strays=app is None)
     if not apps:
         return QueueSight(census, brokered=True, trouble=UNNAMED)
     rows = await backlogs(url, apps)
@@ -92,7 +95,13 @@ def queues(*, target: str | None, store_url: str | None, broker_url: str | None,
     app = load_app(target) if target else None
     url = meant_broker(broker_url, app)
     refuse_unnamed(store_url, url, app)
-    sight = read(store_url, lambda store: sight_of(store, url, app), app=app)
+
+    async def look(store: Store) -> tuple[QueueSight, list[str]]:
+        sight = await sight_of(store, url, app)
+        queued = () if as_json else await store.runs(RunQuery(states=(RunState.QUEUED,), limit=_RUNS_ASKED))
+        return sight, strangers(queued, sight.census, app)
+
+    sight, strange = read(store_url, look, app=app)
     if as_json:
         output.write_json([_json(stats, inbox, sight) for stats, inbox in sight.rows])
         return
@@ -101,7 +110,7 @@ def queues(*, target: str | None, store_url: str | None, broker_url: str | None,
         console.print(queue_table(sight))
     elif not sight.trouble:
         click.echo("nothing is queued, running or waiting, and no worker serves a queue")
-    for line in notes(sight):
+    for line in (*notes(sight), *(Text(line, style="yellow") for line in strange)):
         console.print(line, soft_wrap=True)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentq.cli.output import embedded, plain
+from agentq.cli.strangers import strange
 from agentq.errors import NotFound
-from agentq.message import Entry, EntryKind, Failure, Run, RunQuery, RunState, Wait, Worker
+from agentq.message import Census, Entry, EntryKind, Failure, Run, RunQuery, RunState, Wait, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,6 +79,8 @@ class RunView:
     waits: tuple[Wait, ...] = ()
     children: tuple[Run, ...] = ()
     worker: Worker | None = None
+    strange: str = ""
+    """Why nobody takes it, if it is queued and that can be told."""
     values: Mapping[int, bytes] = field(default_factory=dict)
     """Entry's ``seq`` to its value, where values were asked for."""
 
@@ -87,9 +90,8 @@ async def load_view(store: Store, run: Run, *, values: bool = False) -> RunView:
     journal = await store.journal(run.id)
     waits = () if run.state.final else tuple(await store.waits(run.id))
     children = tuple(reversed(await store.runs(RunQuery(parent_id=run.id, limit=_MAX_CHILDREN))))
-    worker = None
-    if run.state is RunState.RUNNING:
-        worker = next((one for one in (await store.census()).workers if one.id == run.owner), None)
+    census = await store.census() if run.state in {RunState.RUNNING, RunState.QUEUED} else Census()
+    worker = next((one for one in census.workers if one.id == run.owner), None)
     shown = {entry.seq: await _value(store, entry) for entry in journal} if values else {}
     return RunView(
         run=run,
@@ -97,6 +99,7 @@ async def load_view(store: Store, run: Run, *, values: bool = False) -> RunView:
         waits=waits,
         children=children,
         worker=worker,
+        strange=strange(run, census) if run.state is RunState.QUEUED else "",
         values={k: v for k, v in shown.items() if v},
     )
 

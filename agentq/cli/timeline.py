@@ -97,6 +97,8 @@ def _facts(view: RunView, width: int, now: float) -> Iterator[tuple[str, Text]]:
         yield "worker", _worker(view)
     if run.state is RunState.QUEUED and run.due_at and run.due_at > now:
         yield "due", Text(f"in {duration(run.due_at - now)}")
+    if view.strange:
+        yield "but", Text(view.strange, style="yellow")
     if run.progress is not None or run.progress_note:
         yield "progress", _progress(run)
     if run.tokens or run.cost_nanos:
