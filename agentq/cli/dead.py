@@ -15,7 +15,7 @@ from agentq.cli import output
 from agentq.cli.letters import LetterId, body_text, chosen, find_letter, first_line, letter_json, safe
 from agentq.cli.problem import Problem
 from agentq.cli.reading import json_option, read, store_option, told
-from agentq.cli.replay import collect, replay
+from agentq.cli.replay import collect, replay, unreadable
 from agentq.cli.teach import TeachingGroup
 from agentq.cli.text import age, count, moment, short_ids
 from agentq.message import DeadLetter, DropLetters, LetterQuery
@@ -139,11 +139,14 @@ def _page(letter: DeadLetter) -> None:
     console.print()
     console.print(Padding(Text(body_text(letter.body) or "(empty)"), (0, 0, 0, 2)))
     console.print()
-    hints = (
-        (told(f"dead replay {letter.id}"), "try again as it is"),
-        (told(f"dead show {letter.id} --raw") + " > body.json", "mend it, then replay it with --body body.json"),
+    wrong, replaying = unreadable(letter), told(f"dead replay {letter.id}")
+    hints = [
+        (told(f"dead show {letter.id} --raw") + " > body.json", "what to mend"),
+        (f"{replaying} --body body.json", "try again once it is mended"),
         (told(f"dead drop {letter.id}"), "delete it"),
-    )
+    ]
+    if not wrong or "upgrade" in wrong:
+        hints.insert(0, (replaying, "try again after the upgrade" if wrong else "try again as it is"))
     width = max(len(command) for command, _ in hints)
     for command, text in hints:
         console.print(Text(f"{command:{width}}   {text}", style="bright_black"), soft_wrap=True)

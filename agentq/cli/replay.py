@@ -104,14 +104,30 @@ def _app_of(body: bytes, known: Sequence[str]) -> str:
     """Return whose run a message becomes: the only app that is known here, else the one that it names itself."""
     if len(known) == 1:
         return known[0]
-    try:
-        named = msgspec.json.decode(body, type=_Named).app
-    except (ValueError, RecursionError, msgspec.MsgspecError):
-        named = None
+    named = _named(body)
     if named is not None:
         return named
     said = f"the store knows several apps: {' '.join(known)}" if known else "no worker and no run tells whose letters these are"
     raise Problem(said, hint="--app NAME says whose runs they become", code=2)
+
+
+def unreadable(letter: DeadLetter) -> str:
+    """Say what is wrong with a letter as it is, whoever reads it; empty where that is not its fault, or no longer."""
+    try:
+        wire.read(
+            body=letter.body, app=_named(letter.body) or "any", queue=letter.queue, delivery_id=letter.id,
+            attributes=letter.attributes, sent_at=letter.received_at or None, now=time.time(),
+        )  # fmt: skip
+    except wire.Unreadable as error:
+        return str(error)
+    return ""
+
+
+def _named(body: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(body, type=_Named).app
+    except (ValueError, RecursionError, msgspec.MsgspecError):
+        return None
 
 
 class _Named(msgspec.Struct):

@@ -106,8 +106,18 @@ def test_show_writes_out_what_would_steer_a_terminal_and_hides_secrets(shelf):
     assert "hush" not in out
     assert "sk-abc" not in out
     assert '"api_key": "***"' in out
-    assert f"agentq dead replay {shelf.ids['untasked']} --store" in out
     assert "(empty)" in shelf.call("show", shelf.ids["empty"]).output
+
+
+def test_trying_again_as_it_is_is_offered_only_where_that_can_help(shelf):
+    out = shelf.call("show", shelf.ids["healthy"]).output
+    assert f"agentq dead replay {shelf.ids['healthy']} --store {shelf.path}  " in out
+    assert "try again as it is" in out
+    for name in ("untasked", "binary", "empty"):
+        out = shelf.call("show", shelf.ids[name]).output
+        assert "as it is" not in out
+        assert f"agentq dead show {shelf.ids[name]} --raw --store {shelf.path} > body.json" in out
+        assert f"agentq dead replay {shelf.ids[name]} --store {shelf.path} --body body.json" in out
 
 
 def test_show_as_json_and_byte_for_byte(shelf):
