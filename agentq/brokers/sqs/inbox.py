@@ -57,6 +57,8 @@ class Source:
         self.failures = 0
         self.since: float | None = None
         """When it began to fail."""
+        self.told = False
+        """Whether that was told of this queue alone."""
         self.not_before = 0.0
 
     def arrived(self, count: int, asked: int) -> None:
@@ -102,8 +104,8 @@ class SQSInbox:
         """See `Inbox.receive`.
 
         Raises:
-            BrokerUnavailable: a poll failed for now, and no other brought anything.
-            BrokerError: a poll was refused, and no other brought anything.
+            BrokerUnavailable: the polls of every queue failed, one of them at least for now.
+            BrokerError: the polls of every queue were refused.
 
         """
         loop = asyncio.get_running_loop()
@@ -232,12 +234,13 @@ class SQSInbox:
         return messages
 
     def _failed(self, source: Source, error: BrokerError) -> None:
-        """Let `receive` raise it where it is news, or where nothing else is heard of the broker."""
+        """Let `receive` raise it where nothing else is heard of the broker; of one queue among others, tell it here."""
         self._failure = error
         news = source.failed(asyncio.get_running_loop().time())
-        if news or self._failing():
+        if self._failing():  # of the whole broker's trouble the caller tells
             self._error = error
-        if news and len(self._sources) > 1:  # of the whole broker's trouble the caller tells
+        elif news:
+            source.told = True
             self._tell(error, "receive", queue=source.queue)
 
     def _tell(self, error: BrokerError, verb: str, **fields: str) -> None:
@@ -247,10 +250,10 @@ class SQSInbox:
     def _recovered(self, source: Source) -> None:
         if source.since is None:
             return
-        if len(self._sources) > 1:
+        if source.told:
             duration_s = asyncio.get_running_loop().time() - source.since
             emit("broker.recovered", broker=self._where, queue=source.queue, duration_s=duration_s)
-        source.since = None
+        source.since, source.told = None, False
 
     def _hold(self) -> None:
         """Do not keep for long what nobody fetches: while it is kept here nobody else gets it."""
