@@ -57,6 +57,8 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes
     id: str
     """The message's identity within all of this broker's messages, the same in every delivery of it."""
+    place: str = ""
+    """Where it lay, as people look for it there; empty where ``id`` says that."""
     attributes: dict[str, str] = {}
     sent_at: float | None = None
     """When the broker got it."""

@@ -23,6 +23,7 @@ from agentq.wire import same_args
 
 if TYPE_CHECKING:
     from agentq.app import AgentQ
+    from agentq.brokers.base import Broker
     from agentq.handle import RunHandle
     from agentq.task import Task
 
@@ -145,8 +146,7 @@ async def _enqueue(app: AgentQ, call: Any, *, quiet: bool, as_json: bool) -> Run
         _refuse_conflict(call, before)
     (handle,) = await app.enqueue_many([call])
     if not quiet:
-        sent_to = None if app.broker is None else app.broker.where
-        _submitted(handle.id, call.task, existed=bool(before), sent_to=sent_to, as_json=as_json)
+        _submitted(handle.id, call.task, existed=bool(before), broker=app.broker, as_json=as_json)
     return handle
 
 
@@ -182,15 +182,21 @@ def _known_id(call: Any) -> str:
     return keyed_run_id(app.name, call.call.tenant, call.task.name, call.call.key)
 
 
-def _submitted(run_id: str, task: Task[..., Any], *, existed: bool, sent_to: str | None, as_json: bool) -> None:
+def _submitted(run_id: str, task: Task[..., Any], *, existed: bool, broker: Broker | None, as_json: bool) -> None:
     """Say where the run is now. What became of a message that was sent, its broker does not tell."""
     if as_json:
         shown: dict[str, Any] = {"id": run_id, "task": task.name, "queue": task.queue, "created": not existed}
-        output.write_json(shown if sent_to is None else shown | {"broker": sent_to})
+        output.write_json(shown if broker is None else shown | {"broker": broker.where})
         return
     click.echo(run_id)
-    became = "there already" if existed else "queued" if sent_to is None else f"sent to {sent_to}"
+    became = "there already" if existed else "queued" if broker is None else f"sent to {_place(broker, task.queue)}"
     click.echo(click.style(f"{became} · {task.name} · {told(f'runs show {run_id}')}", dim=True), err=True)
+
+
+def _place(broker: Broker, queue: str) -> str:
+    """Name the queue or topic itself, where the broker can."""
+    place: Callable[[str], str] | None = getattr(broker, "place", None)
+    return broker.where if place is None else place(queue)
 
 
 def print_result(result: Any, *, run_id: str, as_json: bool) -> None:

@@ -163,7 +163,7 @@ def dead_letter(delivery: Delivery, reason: str, *, where: str, now: float) -> D
         body=delivery.body,
         reason=redact(reason),
         attributes=delivery.attributes,
-        origin=f"{delivery.id} of {where}",
+        origin=f"{delivery.place or delivery.id} of {where}",
         received_at=now,
     )
 

@@ -85,6 +85,11 @@ def test_enqueue_sends_to_the_broker_and_says_where(agentq, broker, store):
     assert told["broker"] == broker.where
 
 
+def test_enqueue_names_the_queue_itself_where_the_broker_can(agentq, broker, monkeypatch):
+    monkeypatch.setattr(type(broker), "place", lambda _self, queue: f"hello-{queue} (SQS eu-central-1)", raising=False)
+    assert "sent to hello-reports (SQS eu-central-1) · report" in agentq("enqueue", "brokered:report").stderr
+
+
 def test_an_ordering_key_may_be_given(agentq, store):
     queued = agentq("enqueue", "brokered:agent", "goal=x", "--ordering-key", "acme", url=None).stdout.strip()
     (run,) = do(store, lambda one: one.runs(RunQuery(ids=(queued,))))

@@ -1,14 +1,18 @@
 """What a person is told who cannot get into a Kafka cluster: a reason, and words that nobody took for a secret."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("aiokafka")
 
 from agentq.brokers import open_broker
+from agentq.brokers.kafka import KafkaBroker, inbox
 from agentq.brokers.kafka.failures import failure
+from agentq.brokers.kafka.reading import Reading
 from agentq.errors import InvalidArgument
+from agentq.intake.admitting import dead_letter
 from agentq.redact import redact
 
 
@@ -58,6 +62,14 @@ async def test_a_listener_of_another_kind_is_named_as_the_reason(form: str, said
 
 def test_an_error_without_words_is_told_by_its_kind() -> None:
     assert str(failure(ConnectionResetError(), "receive")) == "receive: ConnectionResetError"
+
+
+def test_a_topic_and_a_message_of_it_are_named_as_people_know_them() -> None:
+    assert KafkaBroker("kafka://h1,h2:1/inv.{queue}", app="inv").place("mail") == "inv.mail (Kafka h1:9092,h2:1)"
+    reading = Reading("inv.mail", 1, source="kafka:6a35df8a", queue="mail", offset=0)
+    record = SimpleNamespace(value=b"?", headers=(), partition=1, offset=36, timestamp=0, timestamp_type=0)
+    letter = dead_letter(inbox._delivery(reading, record), "no JSON", where="kafka://h1", now=1.0)
+    assert letter.origin == "inv.mail/1/36 of kafka://h1"
 
 
 @pytest.mark.parametrize(

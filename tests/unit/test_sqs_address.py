@@ -70,6 +70,7 @@ def test_a_queue_that_sqs_cannot_name_is_refused(queue):
 
 def test_the_suffix_decides_what_a_queue_can_do():
     broker = open_broker("sqs://us-east-1", app="hello")
+    assert broker.place("mail") == "hello-mail (SQS us-east-1)"
     standard, fifo = broker.capabilities("work"), broker.capabilities("orders.fifo")
     assert (standard.ordering, standard.max_delay_s, standard.partitioned) == (False, 900.0, False)
     assert (fifo.ordering, fifo.max_delay_s) == (True, 0.0)

@@ -40,6 +40,14 @@ class KafkaBroker:
         """The servers and the template, free of secrets."""
         return self._address.where
 
+    def place(self, queue: str) -> str:
+        """Where messages for ``queue`` go, as people look for it there.
+
+        Raises:
+            InvalidArgument: Kafka does not take such a name.
+        """
+        return f"{self._address.topic(queue)} (Kafka {','.join(self._address.servers)})"
+
     @property
     def parcels(self) -> None:
         """Large arguments go to the store."""

@@ -289,6 +289,7 @@ def _delivery(reading: Reading, record: Any) -> Delivery:
         queue=reading.queue,
         body=record.value or b"",  # one without a value is a tombstone: unreadable, and kept as such
         id=f"{reading.source}/{record.partition}/{record.offset}",
+        place=f"{reading.topic}/{record.partition}/{record.offset}",
         attributes={name: (value or b"").decode(errors="replace") for name, value in record.headers},
         sent_at=record.timestamp / 1000 if record.timestamp_type == _BY_BROKER else None,
         position=Position(source=reading.source, partition=record.partition, offset=record.offset + 1),

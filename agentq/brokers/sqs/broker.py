@@ -56,6 +56,11 @@ class SQSBroker:
         """See `Broker.where`."""
         return self._address.where
 
+    def place(self, queue: str) -> str:
+        """Where messages for ``queue`` go, as people look for it there; raises as `capabilities`."""
+        at = f" at {self._address.endpoint}" if self._address.endpoint else ""
+        return f"{self._address.name(queue)} (SQS {self._address.region}{at})"
+
     @property
     def parcels(self) -> Parcels | None:
         """See `Broker.parcels`."""
