@@ -306,7 +306,7 @@ def _letters(census: Census) -> Iterator[Finding]:
     letters = sum(stats.dead for stats in census.queues)
     if letters:
         said = f"{count(letters, 'message')} could not become {'a run' if letters == 1 else 'runs'}"
-        yield _odd("dead letters", said, "agentq dead list says why; `agentq dead replay` tries again")
+        yield _odd("dead letters", said, "agentq dead list")
 
 
 def _tasks(queued: Iterable[Run], census: Census, app: AgentQ | None) -> Iterator[Finding]:

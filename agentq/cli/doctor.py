@@ -16,7 +16,7 @@ from agentq.cli import broker_checks, checks, output
 from agentq.cli.brokers import meant_broker, needed, one_app, queues_of
 from agentq.cli.checks import Finding, Level
 from agentq.cli.problem import EX_FAILED
-from agentq.cli.reading import NOT_YET, broker_option, json_option, read, store_file, store_option
+from agentq.cli.reading import NOT_YET, broker_option, json_option, read, store_file, store_option, told
 from agentq.cli.target import load_app
 from agentq.cli.teach import Teaching
 from agentq.cli.working import UNSHARED, unshared
@@ -111,7 +111,14 @@ def _findings(target: str | None, store_url: str | None, broker_url: str | None,
         findings += asyncio.run(broker_checks.look(url, patient.known, fix=fix))
     elif fix:
         findings.append(Finding(Level.ODD, "broker", "--fix mends what a broker lacks, and none is named", "give --broker URL"))
-    return [replace(one, remedy=one.remedy.replace("module:aq", target)) if target else one for one in findings]
+    return [replace(one, remedy=_to_copy(one.remedy, target)) for one in findings]
+
+
+def _to_copy(remedy: str, target: str | None) -> str:
+    """Let a remedy that is a command alone name the module and the store that this one was given."""
+    remedy = remedy.replace("module:aq", target) if target else remedy
+    alone = remedy.startswith("agentq ") and not any(sign in remedy for sign in ";`,") and " --store " not in remedy
+    return told(remedy.removeprefix("agentq ")) if alone else remedy
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from agentq.cli import output
 from agentq.cli.arguments import called_with, parse_arguments
 from agentq.cli.problem import EX_FAILED, Problem, note
 from agentq.cli.reading import broker_option, json_option, store_option, told
-from agentq.cli.target import app_of, load_task
+from agentq.cli.target import app_of, app_target, load_task
 from agentq.cli.teach import Teaching
 from agentq.cli.working import opened
 from agentq.errors import KeyConflict, RunCancelled, RunFailed, StoreUnavailable
@@ -128,7 +128,7 @@ def enqueue(
                 )
             handle = await _enqueue(app, call, quiet=wait, as_json=as_json)
             if not as_json and not await _served(app, task.queue):
-                note(f"no worker serves queue {task.queue} now; start one: {told(f'worker {target}')}")
+                note(f"no worker serves queue {task.queue} now; start one: {told(f'worker {app_target(target)}')}")
             if wait:
                 await _wait(handle, as_json=as_json)
 

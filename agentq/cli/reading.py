@@ -100,7 +100,10 @@ def refuse_unnamed(given: str | None, broker: str | None, app: AgentQ | None) ->
 
 
 def told(words: str) -> str:
-    """Return a command for a person to copy; it uses the store and broker that this one uses. Secrets are not repeated."""
+    """Return a command for a person to copy; it uses the store and broker that this one uses.
+
+    Of a url with a secret in it only the option's name is repeated.
+    """
     context = click.get_current_context(silent=True)
     line = f"agentq {words}"
     if context is None:
@@ -112,7 +115,9 @@ def told(words: str) -> str:
 
 
 def _option(name: str, url: str | None) -> str:
-    return f" {name} {shlex.quote(url)}" if url and settings.redacted(url) == url else ""
+    if not url:
+        return ""
+    return f" {name} {shlex.quote(url) if settings.redacted(url) == url else '…'}"
 
 
 def store_file(url: str) -> Path | None:

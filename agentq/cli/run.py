@@ -20,7 +20,7 @@ from agentq.cli.problem import EX_FAILED, Problem, note, warn
 from agentq.cli.reading import json_option, store_option, told
 from agentq.cli.shown import fork_at
 from agentq.cli.signals import stopping
-from agentq.cli.target import app_of, load_task
+from agentq.cli.target import app_of, app_target, load_task
 from agentq.cli.teach import Teaching
 from agentq.cli.text import clean, count, reason, where
 from agentq.cli.working import changed, opened, read_settings, warn_unshared
@@ -157,7 +157,7 @@ async def _watch(app: AgentQ, run_id: str, working: asyncio.Task[Any], progress:
 
 def _interrupted(last: Run, exit_code: int, target: str, *, quiet: bool) -> int:
     if not quiet:
-        again = "the same command goes on there" if last.key else f"`{told(f'worker {target}')}` goes on there"
+        again = "the same command goes on there" if last.key else f"`{told(f'worker {app_target(target)}')}` goes on there"
         note(f"stopped after {count(last.steps, 'step')}; {again}")
     return exit_code or EX_FAILED
 

@@ -50,6 +50,13 @@ def load_task(target: str) -> Task[..., Any]:
     )
 
 
+def app_target(target: str) -> str:
+    """Return what names the AgentQ of the task that ``target`` names; ``target`` itself where the module has no name for it."""
+    place, _, _ = target.partition(":")
+    found = load_task(target).app
+    return next((f"{place}:{name}" for name, value in vars(_import(place)).items() if value is found), target)
+
+
 def app_of(task: Any) -> AgentQ:
     """Return the AgentQ that a task belongs to."""
     app: AgentQ = task.app

@@ -3,6 +3,7 @@
 import asyncio
 import json
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -11,6 +12,7 @@ from agentq.brokers.base import Finding
 from agentq.cli import checks
 from agentq.cli.checks import Level
 from agentq.cli.main import cli
+from agentq.cli.reading import told
 from agentq.errors import BrokerError
 from agentq.message import Admission, Envelope, RunQuery, new_run_id
 from agentq.stores import open_store
@@ -88,6 +90,18 @@ def test_enqueue_sends_to_the_broker_and_says_where(agentq, broker, store):
 def test_enqueue_names_the_queue_itself_where_the_broker_can(agentq, broker, monkeypatch):
     monkeypatch.setattr(type(broker), "place", lambda _self, queue: f"hello-{queue} (SQS eu-central-1)", raising=False)
     assert "sent to hello-reports (SQS eu-central-1) · report" in agentq("enqueue", "brokered:report").stderr
+
+
+def test_the_hint_to_start_a_worker_names_the_app_and_the_store(agentq, store):
+    agentq("workers", "cordon", "--all", url=None)
+    said = agentq("enqueue", "brokered:report", url=None).stderr
+    assert f"start one: agentq worker brokered:aq --store {store}" in said
+
+
+def test_of_a_url_with_a_secret_the_option_alone_is_repeated():
+    with click.Context(click.Command("show"), info_name="show") as context:
+        context.params["store_url"] = "postgresql://me:hush@h/db"
+        assert told("runs retry 06cknh") == "agentq runs retry 06cknh --store …"
 
 
 def test_an_ordering_key_may_be_given(agentq, store):

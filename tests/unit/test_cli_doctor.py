@@ -112,3 +112,11 @@ def test_a_disk_that_takes_no_write_is_broken_and_no_surprise(tmp_path, monkeypa
 def test_the_page_for_people_ends_with_a_verdict(tmp_path):
     out = CliRunner().invoke(cli, ["doctor", "--store", str(tmp_path / "new.db")]).output
     assert out.rstrip().endswith(("all is well", "to look at"))
+
+
+def test_a_remedy_that_is_a_command_can_be_copied(tmp_path):
+    made = fill(tmp_path / "agentq.db")
+    CliRunner().invoke(cli, ["workers", "cordon", "--all", "--store", str(made.path)])
+    found = doctor("--store", str(made.path))
+    assert found["failed runs", "warning"]["remedy"] == f"agentq runs list --state failed --store {made.path}"
+    assert found["queue", "warning"]["remedy"].endswith(f"--store {made.path}")
