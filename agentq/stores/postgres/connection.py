@@ -105,7 +105,7 @@ def fault(error: BaseException, where: str) -> StoreError:
         return error
     if isinstance(error, TimeoutError):
         return StoreUnavailable(f"{where}: no answer in time; try again")
-    if isinstance(error, _TEMPORARY):
+    if isinstance(error, _TEMPORARY) or "another operation is in progress" in text:  # the connection is cut off in the middle
         return StoreUnavailable(f"{where}: {text}{remedy or '; try again'}")
     return StoreError(f"{where}: {type(error).__name__}: {text}{remedy}")
 
