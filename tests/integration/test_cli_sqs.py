@@ -101,7 +101,7 @@ def test_from_no_queue_at_all_to_dead_letters_brought_home(shell):
         worker.terminate()
         assert worker.wait(60) == 0
     (letter,) = letters()
-    assert "task: ''" in letter["reason"]
+    assert 'task: ""' in letter["reason"]
     assert "DEAD" in shell.call("queues")
 
     shell.send("{queue}-dead", b'{"task": "agent", "args": {"goal": "late"}}')
