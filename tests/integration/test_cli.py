@@ -275,7 +275,7 @@ def test_run_asks_its_question_and_takes_the_answer_from_another_terminal(machin
 
 
 def test_run_that_is_stopped_names_the_command_that_goes_on(machine):
-    for key, said in (["--key", "k"], "the same command goes on there"), ([], "`agentq worker hello:review --store mine.db`"):
+    for key, said in (["--key", "k"], "the same command goes on there"), ([], "`agentq worker hello:aq --store mine.db`"):
         process = machine.start("run", "hello:review", "--store", "mine.db", *key)
         machine.until("it asks", lambda process=process: "Publish?" in output(process))
         process.send_signal(signal.SIGTERM)
@@ -307,7 +307,7 @@ def test_an_answer_that_does_not_fit_is_said_and_asked_for_again(machine):
 def test_enqueue_says_that_nobody_will_work_on_it(machine):
     done = machine.start("enqueue", "hello:review")
     machine.end(done, 0)
-    assert "no worker serves queue default now; start one: agentq worker hello:review" in output(done)
+    assert "no worker serves queue default now; start one: agentq worker hello:aq" in output(done)
 
 
 def test_a_worker_for_queues_that_no_task_uses_is_warned(machine):
