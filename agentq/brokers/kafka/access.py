@@ -7,7 +7,7 @@ import importlib
 import inspect
 import ssl
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiokafka.abc import AbstractTokenProvider
 
@@ -83,4 +83,4 @@ def _found(hook: str) -> Callable[[], Any]:
         raise InvalidArgument(_HOOK, hook, f"name a function that can be imported ({error})") from error
     if not callable(found):
         raise InvalidArgument(_HOOK, hook, "name a function")
-    return found  # type: ignore[no-any-return]
+    return cast("Callable[[], Any]", found)

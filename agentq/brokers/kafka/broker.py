@@ -105,11 +105,11 @@ class _Nothing:
     ) -> None:
         return
 
-    async def receive(self, room: int) -> Sequence[Delivery]:  # noqa: ARG002
+    async def receive(self, room: int) -> Sequence[Delivery]:  # noqa: ARG002 - there is nothing
         return ()
 
-    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:  # noqa: ARG002
+    async def acknowledge(self, deliveries: Sequence[Delivery]) -> None:  # noqa: ARG002 - there is nothing
         return
 
-    async def release(self, deliveries: Sequence[Delivery]) -> None:  # noqa: ARG002
+    async def release(self, deliveries: Sequence[Delivery]) -> None:  # noqa: ARG002 - there is nothing
         return

@@ -122,7 +122,7 @@ class Desk:
 
     async def configs(self, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """The settings of these topics, by their names in Kafka's documentation."""
-        request = DescribeConfigsRequest([(_TOPIC, name, None) for name in names], False)  # noqa: FBT003
+        request = DescribeConfigsRequest([(_TOPIC, name, None) for name in names], False)  # noqa: FBT003 - without synonyms
 
         async def question(client: Any) -> dict[str, dict[str, str]]:
             answer = await client.send(answers.any_node(client), request)

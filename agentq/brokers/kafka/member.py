@@ -67,7 +67,7 @@ class Member:
             await self.leave()
             raise
         self._refreshed()
-        self._consumer._client.cluster.add_listener(self._refreshed)  # noqa: SLF001
+        self._consumer._client.cluster.add_listener(self._refreshed)  # noqa: SLF001 - no public way
         self._consumer.subscribe(self._topics, listener=_Listener(self._assigned))
 
     def _refreshed(self, _: Any = None) -> None:
@@ -151,12 +151,12 @@ async def _stop(consumer: Any) -> None:
     stopping = asyncio.create_task(consumer.stop())
     await asyncio.wait({stopping})
     if stopping.cancelled() or stopping.exception() is not None:
-        left = set() if consumer._fetcher is None else set(consumer._fetcher._pending_tasks)  # noqa: SLF001
+        left = set() if consumer._fetcher is None else set(consumer._fetcher._pending_tasks)  # noqa: SLF001 - no public way
         for task in left:
             task.cancel()
         if left:
             await asyncio.wait(left)
-        await consumer._client.close()  # noqa: SLF001
+        await consumer._client.close()  # noqa: SLF001 - no public way
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # the library has no types

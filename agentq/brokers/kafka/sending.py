@@ -170,12 +170,12 @@ class _Forgiving(set[Any]):
 
 def _fail(producer: Any) -> None:
     """Fail what is left. An idempotent producer of this library tries for ever, and offers no other way to make it stop."""
-    accumulator = producer._message_accumulator  # noqa: SLF001
-    accumulator._pending_batches = _Forgiving(accumulator._pending_batches)  # noqa: SLF001
+    accumulator = producer._message_accumulator  # noqa: SLF001 - no public way
+    accumulator._pending_batches = _Forgiving(accumulator._pending_batches)  # noqa: SLF001 - no public way
     accumulator.fail_all(KafkaTimeoutError())
     accumulator.reenqueue = lambda _: None  # what is on its way now is not tried again
-    batches = (batch for queue in accumulator._batches.values() for batch in queue)  # noqa: SLF001
-    for batch in (*batches, *accumulator._pending_batches):  # noqa: SLF001
-        for future in (batch._drain_waiter, *(future for future, _ in batch._msg_futures)):  # noqa: SLF001
+    batches = (batch for queue in accumulator._batches.values() for batch in queue)  # noqa: SLF001 - no public way
+    for batch in (*batches, *accumulator._pending_batches):  # noqa: SLF001 - no public way
+        for future in (batch._drain_waiter, *(future for future, _ in batch._msg_futures)):  # noqa: SLF001 - no public way
             if future.done() and not future.cancelled():
                 future.exception()  # nobody else will ask

@@ -85,4 +85,4 @@ class TopicsRequest(Request[_Question]):  # type: ignore[misc]  # as above
 
     def build(self, request_struct_class: type[_Question]) -> Any:
         """Put it into the form that goes out."""
-        return request_struct_class([(uuid.UUID(int=0), name, {}) for name in self._names], False, False, False, {})  # noqa: FBT003
+        return request_struct_class([(uuid.UUID(int=0), name, {}) for name in self._names], False, False, False, {})  # noqa: FBT003 - as ordered on the wire
