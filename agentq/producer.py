@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from agentq.stores.base import ProducerStore, Store
     from agentq.task import Bound
 
-_SHOWN = 300
-"""Characters of arguments that an error shows."""
 _SLICE = 500
 """Messages that are written before the first of them is on its way."""
 
@@ -93,7 +91,7 @@ async def submit_on(store: Store, connection: object, envelopes: Sequence[Envelo
 def _agreed(envelopes: Sequence[Envelope], answers: list[Submitted]) -> list[Submitted]:
     for sent, answer in zip(envelopes, answers, strict=True):
         if not answer.created and answer.args_hash != sent.args_hash:
-            raise KeyConflict(sent.key or sent.id, answer.id, _shown(answer.args or b"?"), _shown(sent.args))
+            raise KeyConflict(sent.key or sent.id, answer.id, wire.shown(answer.args or b"?"), wire.shown(sent.args))
     return answers
 
 
@@ -165,8 +163,3 @@ async def _outgoing(broker: Broker, store: ProducerStore, envelope: Envelope, no
         delay_s=delay_s if delay_s <= able.max_delay_s else 0.0,  # the store's timer takes what the broker cannot
         attributes=attributes,
     )
-
-
-def _shown(args: bytes) -> str:
-    text = args.decode(errors="replace")
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

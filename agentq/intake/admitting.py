@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 PORTION_BYTES: Final = 16 * 1024 * 1024
 """Of messages and arguments in one transaction, but for the last one in it: some MiB each, five hundred of them would take the
 store longer than it is waited for, and more memory than a worker has."""
-_SHOWN = 300
-"""Characters of arguments that a reason shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,10 +184,7 @@ def _conflicting(envelope: Envelope, answer: Submitted) -> bool:
 
 def _conflict(envelope: Envelope, answer: Submitted) -> str:
     name = f"key: {envelope.key!r}" if envelope.key is not None else f"id: {envelope.id!r}"
-    stands = "arguments that are no longer kept" if answer.args is None else _shown(answer.args)
-    return f"{name} names run {answer.id} with other arguments: {stands} there, {_shown(envelope.args)} here; use another key"
-
-
-def _shown(args: bytes) -> str:
-    text = args.decode(errors="replace")
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+    stands = "arguments that are no longer kept" if answer.args is None else wire.shown(answer.args)
+    return (
+        f"{name} names run {answer.id} with other arguments: {stands} there, {wire.shown(envelope.args)} here; use another key"
+    )

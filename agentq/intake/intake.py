@@ -124,7 +124,6 @@ class Intake:
                 admitting.cancel()
             await asyncio.wait({receiving, admitting})
         finally:
-            self._arrived.set()
             for task in (receiving, admitting):
                 task.cancel()
             await asyncio.wait({receiving, admitting, *self._chores})
@@ -152,7 +151,6 @@ class Intake:
             elif deliveries:
                 self._waiting.extend(deliveries)
                 self._arrived.set()
-        self._arrived.set()
 
     async def _space(self) -> int:
         """How many deliveries to ask for."""

@@ -7,6 +7,7 @@ stands twice the last one counts, in ``args`` too, as nearly every JSON reader h
 
 from agentq.message import WIRE_VERSION
 from agentq.message.wire import broker_run_id
+from agentq.wire.arguments import shown
 from agentq.wire.canonical import args_hash, same_args
 from agentq.wire.parcel import Parcel, parcel_of
 from agentq.wire.reading import Arrived, Unreadable, filled, read
@@ -27,5 +28,6 @@ __all__ = [
     "read",
     "same_args",
     "schema",
+    "shown",
     "write",
 ]

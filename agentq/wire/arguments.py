@@ -11,6 +11,8 @@ from agentq.wire.kinds import misfit
 MAX_DEPTH: Final = 200
 """Levels within each other. A fraction of Python's stack: those who read them later may stand deeper in it."""
 _REMEDY: Final = 'give a JSON object, parameter name to value: {"topic": "k8s"}'
+_SHOWN: Final = 300
+"""Characters of arguments that are shown."""
 
 
 def check(args: bytes) -> None:
@@ -47,3 +49,9 @@ def _within(value: dict[str, Any] | list[Any]) -> Any:
 
 
 _DECODER = msgspec.json.Decoder(dict[str, Any])
+
+
+def shown(args: bytes) -> str:
+    """Arguments for people, in an error or a reason: a line at most."""
+    text = args.decode(errors="replace")
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

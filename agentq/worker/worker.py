@@ -109,16 +109,9 @@ class Worker:
                 fence_s=self._settings.fence_s, row=self._row, deliver=self._heard, fenced=self._fenced,
             )  # fmt: skip
             pool = self._pool = Pool(
-                self._app,
-                store,
-                self._clock,
-                heart,
-                self._settings,
-                self.id,
-                root=self._root,
-                started=self._drain.join,
+                self._app, store, self._clock, heart, self._settings, self.id, root=self._root, started=self._drain.join,
                 ended=self._run_ended,
-            )
+            )  # fmt: skip
             self._drain.attach(pool, self._stir.set)
             if isinstance(self._clock, StoreClock):
                 await self._clock.compare(store, self.id)
@@ -133,16 +126,7 @@ class Worker:
             if isinstance(self._clock, StoreClock):
                 watching.append(asyncio.create_task(self._clock.keep(store, self.id)))
             try:
-                serving = self._serving = asyncio.create_task(self._serve(pool, inflow))
-                try:
-                    await asyncio.wait({serving})
-                finally:
-                    serving.cancel()
-                if not serving.cancelled():
-                    serving.result()
-                leaving = asyncio.create_task(inflow.finish())
-                await self._drain.finish()
-                await leaving
+                await self._work(pool, inflow)
             finally:
                 for task in watching:
                     task.cancel()
@@ -195,6 +179,19 @@ class Worker:
             "event_loop": {"answered_s": round(heart.lag_s, 3) if heart is not None else None},
             "admission": "open" if self._door.is_open else "closed: memory is short",
         }
+
+    async def _work(self, pool: Pool, inflow: Inflow) -> None:
+        """Serve until the drain begins, then let broker and runs go side by side."""
+        serving = self._serving = asyncio.create_task(self._serve(pool, inflow))
+        try:
+            await asyncio.wait({serving})
+        finally:
+            serving.cancel()
+        if not serving.cancelled():
+            serving.result()
+        leaving = asyncio.create_task(inflow.finish())
+        await self._drain.finish()
+        await leaving
 
     async def _serve(self, pool: Pool, inflow: Inflow) -> None:
         """Fill free slots whenever one is free and something may be there, until the worker is to end."""

@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 from agentq.testing.wait import wait_until_sync
 from tests.helpers.servers import unreachable
@@ -79,6 +80,12 @@ async def connected(url: str) -> AsyncIterator:
         yield connection
     finally:
         await connection.close(timeout=5)
+
+
+async def waits_for(user: Any) -> bool:
+    """Whether anybody waits for a lock of ``user``'s."""
+    query = "select exists (select 1 from pg_locks where not granted and $1 = any(pg_blocking_pids(pid)))"
+    return await user.fetchval(query, user.get_server_pid())
 
 
 @contextlib.asynccontextmanager

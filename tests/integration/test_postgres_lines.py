@@ -17,7 +17,7 @@ from agentq.stores.postgres import PostgresStore
 from agentq.stores.postgres.connection import SETTINGS
 from agentq.stores.postgres.schema import MIGRATIONS
 from agentq.testing.wait import wait_until
-from tests.helpers.postgres import connected, fresh_schema
+from tests.helpers.postgres import connected, fresh_schema, waits_for
 from tests.helpers.runs import entry, envelope, request
 
 FAILURE = Failure(type="E", message="")
@@ -47,12 +47,6 @@ async def user(postgres_url, url):
     async with connected(postgres_url) as connection:
         await connection.execute(f"set search_path = {url.rpartition('schema=')[2]}")
         yield connection
-
-
-async def waits_for(user: asyncpg.Connection) -> bool:
-    """Whether anybody waits for a lock of ``user``'s."""
-    query = "select exists (select 1 from pg_locks where not granted and $1 = any(pg_blocking_pids(pid)))"
-    return await user.fetchval(query, user.get_server_pid())
 
 
 async def names(store: PostgresStore, worker: str = "w") -> list[str]:

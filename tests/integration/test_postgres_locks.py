@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-import asyncpg
 import pytest
 
 from agentq.message import RunQuery, RunState, Succeeded, Verdict, Wait, WaitKind, Worker, Write
 from agentq.stores.postgres import PostgresStore, claims
 from agentq.testing.wait import wait_until
-from tests.helpers.postgres import connected, fresh_schema
+from tests.helpers.postgres import connected, fresh_schema, waits_for
 from tests.helpers.runs import LEASE_S, entry, envelope, request
 
 FOR_EVER_S = 60.0
@@ -34,12 +33,6 @@ async def user(postgres_url, url):
     async with connected(postgres_url) as connection:
         await connection.execute(f"set search_path = {url.rpartition('schema=')[2]}")
         yield connection
-
-
-async def waits_for(user: asyncpg.Connection) -> bool:
-    """Whether anybody waits for a lock of ``user``'s."""
-    query = "select exists (select 1 from pg_locks where not granted and $1 = any(pg_blocking_pids(pid)))"
-    return await user.fetchval(query, user.get_server_pid())
 
 
 async def test_a_deadlock_costs_time_and_nothing_else(store, user):
